@@ -1,0 +1,2 @@
+//! memscope-cli.
+fn main() {}

@@ -1,0 +1,231 @@
+//! Records: what a program's thread writes into its buffer, in 64-bit words.
+//!
+//! ```text
+//! word 0   63      56 55                                   0
+//!         +----------+--------------------------------------+
+//!         |   kind   |  operand: an address, pc, number ... |
+//!         +----------+--------------------------------------+
+//!            kind = class << 3 | length code
+//! ```
+//!
+//! The length code is the number of words (2 to 6), or 7: then the low 16 bits of word 1 hold it. So
+//! a reader steps over a record of a kind that it doesn't know.
+//!
+//! | kind | words | w0 operand | w1 | w2 | w3 |
+//! |---|---|---|---|---|---|
+//! | `FREE`            | 2 | address | stamp | | |
+//! | `ALLOC`           | 3 | address | stamp | stack << 32 \| size (below 2^32) | |
+//! | `ALLOC_LARGE`     | 4 | address | stamp | stack << 32 | size |
+//! | `REALLOC_BEGIN`   | 2 | old address | stamp before the call | | |
+//! | `REALLOC_MOVED`   | 3 | new address | stamp after the call | as `ALLOC` | |
+//! | `REALLOC_MOVED_LARGE` | 4 | new address | stamp after the call | as `ALLOC_LARGE` | size |
+//! | `REALLOC_FREED`   | 2 | old address | stamp of the `REALLOC_BEGIN` | | |
+//! | `REALLOC_FAILED`  | 2 | old address | stamp after the call | | |
+//! | `FAILED`          | 2 | 0 | stamp | | |
+//! | `NODE`            | 2 | pc | id << 32 \| parent | | |
+//! | `NODE_EXACT`      | 2 | pc (of an interrupted frame: not a return address) | as `NODE` | | |
+//! | `NODE_GUESSED`    | 2 | pc (found by a frame pointer, without CFI) | as `NODE` | | |
+//! | `NODE_TRUNCATED`  | 2 | 0 | as `NODE` | | |
+//! | `NODE_ROOT`       | 2 | generation | id << 32 | | |
+//! | `THREAD_START`    | 4 | thread number << 32 \| tid | stamp | name, 16 bytes, zero-padded | |
+//! | `THREAD_END`      | 4 | thread number << 32 \| tid | stamp | name, 16 bytes, zero-padded | |
+//! | `MODULE`          | n | generation | length in words (16 bits) | see [`Module`] | |
+//! | `MODULES_GONE`    | 3 | new generation | stamp | start of the one module that went | |
+//!
+//! A *stamp* is the raw reading of the recording's clock (see `Clock` frames of the trace). The
+//! records of one stream are in the order in which its thread made them, and stamps never fall.
+//!
+//! **Realloc.** `REALLOC_BEGIN` ends the old block *before* the call and exactly one of
+//! `REALLOC_MOVED*`, `REALLOC_FREED` or `REALLOC_FAILED` follows in the same stream: in between
+//! another thread may already own the old address. Without a follower the process ended inside of
+//! the call, and the old block counts as live.
+//!
+//! **Stacks.** A stack is named by the id of its leaf node; 0 is "no stack". Walking the parents from
+//! the leaf leads to the outermost frame and then to a `NODE_ROOT`. A `NODE_TRUNCATED` below the root
+//! says that the walk could not reach the outermost frame. The same (parent, pc) may get two ids when
+//! two threads find it at once: a reader joins them. A node is recorded, possibly in another
+//! thread's stream, before its id is used anywhere.
+//!
+//! **Generations.** Addresses mean what the modules of the node's generation say. A module joins the
+//! current generation when it is first seen; when one is unloaded a new generation begins, without it.
+
+/// Number of words of the longest record: a module with a path of 4,096 bytes.
+pub const MAX_WORDS: usize = 600;
+
+/// The bits of word 0 that hold the operand.
+pub const OPERAND_BITS: u32 = 56;
+/// Mask of the operand in word 0.
+pub const OPERAND_MASK: u64 = (1 << OPERAND_BITS) - 1;
+
+/// Kinds of records, as they stand in the top byte of word 0.
+pub mod kind {
+    const fn class(class: u8, words: u8) -> u8 {
+        class << 3 | words
+    }
+    /// A block's end by `free` or a kin of it.
+    pub const FREE: u8 = class(1, 2);
+    /// A block's start, size below 2^32.
+    pub const ALLOC: u8 = class(1, 3);
+    /// A block's start, any size.
+    pub const ALLOC_LARGE: u8 = class(1, 4);
+    /// A `realloc` of this block begins.
+    pub const REALLOC_BEGIN: u8 = class(2, 2);
+    /// The block that a `realloc` returned.
+    pub const REALLOC_MOVED: u8 = class(2, 3);
+    /// The same, any size.
+    pub const REALLOC_MOVED_LARGE: u8 = class(2, 4);
+    /// `realloc(p, 0)` freed the block and returned null.
+    pub const REALLOC_FREED: u8 = class(3, 2);
+    /// The `realloc` failed: the old block lives on.
+    pub const REALLOC_FAILED: u8 = class(4, 2);
+    /// An allocation failed.
+    pub const FAILED: u8 = class(5, 2);
+    /// A stack node whose pc is a return address.
+    pub const NODE: u8 = class(6, 2);
+    /// A stack node whose pc is that of an interrupted instruction.
+    pub const NODE_EXACT: u8 = class(7, 2);
+    /// A stack node that a frame pointer led to.
+    pub const NODE_GUESSED: u8 = class(8, 2);
+    /// The marker that outer frames are missing.
+    pub const NODE_TRUNCATED: u8 = class(9, 2);
+    /// The root of a generation's stacks.
+    pub const NODE_ROOT: u8 = class(10, 2);
+    /// First record of a thread's first stream.
+    pub const THREAD_START: u8 = class(11, 4);
+    /// The thread is about to end.
+    pub const THREAD_END: u8 = class(12, 4);
+    /// A module was first seen.
+    pub const MODULE: u8 = class(13, 7);
+    /// A module was unloaded.
+    pub const MODULES_GONE: u8 = class(14, 3);
+}
+
+/// Word 0 of a record.
+#[inline(always)]
+#[must_use]
+pub const fn head(kind: u8, operand: u64) -> u64 {
+    (kind as u64) << OPERAND_BITS | (operand & OPERAND_MASK)
+}
+
+/// The kind byte of word 0.
+#[inline(always)]
+#[must_use]
+pub const fn kind_of(word0: u64) -> u8 {
+    (word0 >> OPERAND_BITS) as u8
+}
+
+/// The operand of word 0.
+#[inline(always)]
+#[must_use]
+pub const fn operand(word0: u64) -> u64 {
+    word0 & OPERAND_MASK
+}
+
+/// Number of words of the record that starts `words`, or `None` where it is cut or malformed.
+#[inline]
+#[must_use]
+pub fn length(words: &[u64]) -> Option<usize> {
+    let n = match kind_of(*words.first()?) & 7 {
+        n @ 2..=6 => n as usize,
+        7 => (*words.get(1)? & 0xffff) as usize,
+        _ => return None,
+    };
+    (n >= 2 && n <= words.len()).then_some(n)
+}
+
+/// Walks the records of a run of words; ends at the first that is cut or malformed.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    words: &'a [u64],
+}
+
+impl<'a> Records<'a> {
+    /// Starts at the first word.
+    #[must_use]
+    pub const fn new(words: &'a [u64]) -> Self {
+        Self { words }
+    }
+
+    /// The words that were not walked yet; not empty at the end if the last record is cut.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u64] {
+        self.words
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u64];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u64]> {
+        let (record, rest) = self.words.split_at(length(self.words)?);
+        self.words = rest;
+        Some(record)
+    }
+}
+
+/// The operand of `THREAD_START` and `THREAD_END`: (thread number, tid).
+#[must_use]
+pub const fn thread_operand(number: u32, tid: u32) -> u64 {
+    ((number as u64) << 32 | tid as u64) & OPERAND_MASK
+}
+
+/// A `MODULE` record: a mapped ELF file.
+///
+/// ```text
+/// w0 MODULE, generation | w1 length in words | w2 start | w3 end | w4 load bias
+/// w5 build-id length << 32 | path length | build-id, then path, padded to whole words
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Module<'a> {
+    /// The generation that it joined.
+    pub generation: u32,
+    /// First mapped address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// What to subtract from an address to get the file's virtual address.
+    pub bias: u64,
+    /// The GNU build-id; empty where the file has none.
+    pub build_id: &'a [u8],
+    /// Path of the file, as the loader named it. Any bytes.
+    pub path: &'a [u8],
+}
+
+/// Longest path that a `MODULE` record holds, in bytes.
+pub const MAX_PATH: usize = 4096;
+/// Longest build-id that a `MODULE` record holds, in bytes.
+pub const MAX_BUILD_ID: usize = 64;
+
+impl Module<'_> {
+    /// Number of words of the record.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        6 + (self.build_id.len().min(MAX_BUILD_ID) + self.path.len().min(MAX_PATH)).div_ceil(8)
+    }
+
+    /// Writes the record through `put(index, word)`, for each index below [`Module::words`].
+    pub fn encode(&self, mut put: impl FnMut(usize, u64)) {
+        let build_id = &self.build_id[..self.build_id.len().min(MAX_BUILD_ID)];
+        let path = &self.path[..self.path.len().min(MAX_PATH)];
+        put(0, head(kind::MODULE, u64::from(self.generation)));
+        put(1, self.words() as u64);
+        put(2, self.start);
+        put(3, self.end);
+        put(4, self.bias);
+        put(5, (build_id.len() as u64) << 32 | path.len() as u64);
+        let total = build_id.len() + path.len();
+        let byte = |i: usize| if i < build_id.len() { build_id[i] } else { path[i - build_id.len()] };
+        for word in 0..total.div_ceil(8) {
+            let mut bytes = [0; 8];
+            for (k, slot) in bytes.iter_mut().enumerate() {
+                if word * 8 + k < total {
+                    *slot = byte(word * 8 + k);
+                }
+            }
+            put(6 + word, u64::from_le_bytes(bytes));
+        }
+    }
+}
+
+const _: () = assert!(6 + (MAX_PATH + MAX_BUILD_ID) / 8 <= MAX_WORDS);

@@ -1,0 +1,72 @@
+//! The spool: the shared memory that holds the buffers of a recorded process, as a file.
+//!
+//! Threads write records into buffers of the spool; a writer takes them out into the trace. Since
+//! the memory belongs to a file, what a thread has recorded outlives it, however the process ends.
+//!
+//! ```text
+//! 0        4096                    +BUFFER_BYTES
+//! +--------+-----------------------+-----------------------+ ...
+//! | header | buffer 0              | buffer 1              |
+//! +--------+-----------------------+-----------------------+ ...
+//!            \_ 64-byte buffer header, then words of records
+//! ```
+//!
+//! All numbers are little-endian 64-bit words at the offsets below. Words marked *live* change
+//! while the process runs.
+
+/// First word of a spool: "MEMSPOOL".
+pub const MAGIC: u64 = u64::from_le_bytes(*b"MEMSPOOL");
+/// Version of this layout.
+pub const VERSION: u64 = 1;
+/// Size of the spool's header.
+pub const HEADER_BYTES: usize = 4096;
+/// Size of one buffer with its header.
+pub const BUFFER_BYTES: usize = 64 << 10;
+/// Size of a buffer's header.
+pub const BUFFER_HEADER_BYTES: usize = 64;
+/// Words of records that a buffer holds.
+pub const BUFFER_WORDS: usize = (BUFFER_BYTES - BUFFER_HEADER_BYTES) / 8;
+
+/// Offsets of the words of the spool's header, in bytes.
+pub mod header {
+    /// [`super::MAGIC`].
+    pub const MAGIC: usize = 0;
+    /// [`super::VERSION`].
+    pub const VERSION: usize = 8;
+    /// Process id.
+    pub const PID: usize = 16;
+    /// Start time of the process in clock ticks since boot (field 22 of `/proc/PID/stat`).
+    pub const START_TICKS: usize = 24;
+    /// *live*: number of buffers that the file holds.
+    pub const BUFFERS: usize = 32;
+    /// *live*: stamp of the instant at which recording ended, `u64::MAX` while it goes on.
+    pub const ENDED_AT: usize = 40;
+    /// *live*: why recording ended early (`EndReason` as a number), 0 where it did not.
+    pub const END_REASON: usize = 48;
+    /// *live*: events that were only counted after recording had ended.
+    pub const LOST_EVENTS: usize = 56;
+    /// *live*: 1 when `exit` or `quick_exit` was called; the status is in `EXIT_CODE`.
+    pub const EXIT_CALLED: usize = 64;
+    /// *live*: the status that was passed to `exit`.
+    pub const EXIT_CODE: usize = 72;
+    /// *live*: stamp of the last clock sample.
+    pub const CLOCK_STAMP: usize = 80;
+    /// *live*: `CLOCK_MONOTONIC` of the last clock sample, ns.
+    pub const CLOCK_NS: usize = 88;
+    /// *live*: stamp at which `exit` was called.
+    pub const EXIT_STAMP: usize = 96;
+}
+
+/// Offsets of the words of a buffer's header, in bytes from the buffer's start.
+pub mod buffer {
+    /// *live*: 0 free, else the stream that it belongs to (a stream's number starts at 1).
+    pub const STREAM: usize = 0;
+    /// *live*: thread number.
+    pub const THREAD: usize = 8;
+    /// *live*: position in the stream of the buffer's first word, in words.
+    pub const POSITION: usize = 16;
+    /// *live*: words that are complete. Written last, after the records that it covers.
+    pub const COMMITTED: usize = 24;
+    /// *live*: words that were taken out into the trace.
+    pub const TAKEN: usize = 32;
+}

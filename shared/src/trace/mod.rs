@@ -1,0 +1,1 @@
+//! The trace file: frames that hold a process image's records.
