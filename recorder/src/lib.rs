@@ -1,1 +1,11 @@
-//! Recorder.
+//! memscope's recorder: everything between a hook and the trace file.
+//!
+//! See `ARCHITECTURE.md`. In short: [`program`] runs on the program's threads, [`writer`] on ours,
+//! [`spool`] is the memory between them, [`start`] brings it all up and down, [`sys`] calls the kernel.
+//! This crate exports no C symbol; `preload/` puts the hooks around it.
+
+pub mod program;
+pub mod spool;
+pub mod start;
+pub mod sys;
+pub mod writer;

@@ -1,0 +1,3 @@
+//! What runs on the threads of the program.
+
+pub mod stack;

@@ -1,0 +1,170 @@
+//! Files and directories. Paths are bytes with a final NUL, so nothing is copied or allocated.
+
+use super::{Errno, syscall};
+use core::ffi::CStr;
+
+/// An open descriptor, closed when dropped.
+#[derive(Debug)]
+pub struct File(i32);
+
+/// What tells a file from another one: the descriptor's number may have been closed by the program and
+/// given to a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl File {
+    /// Opens a file. `O_CLOEXEC` and `O_NOFOLLOW` are always set.
+    pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<Self, Errno> {
+        let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+        let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, mode as usize, 0, 0];
+        // SAFETY: `path` is a valid C string for the whole call.
+        let fd = retry(|| unsafe { syscall(libc::SYS_openat, args) })?;
+        Self(fd as i32).moved_up()
+    }
+
+    /// Opens a file for reading, through symbolic links too.
+    pub fn read_only(path: &CStr) -> Result<Self, Errno> {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, 0, 0, 0];
+        // SAFETY: `path` is a valid C string for the whole call.
+        retry(|| unsafe { syscall(libc::SYS_openat, args) }).map(|fd| Self(fd as i32))
+    }
+
+    /// Moves a descriptor that is to stay open out of the low numbers that programs count on
+    /// ("the next `open` returns 3"). Where the limit forbids it, it stays where it is.
+    fn moved_up(self) -> Result<Self, Errno> {
+        for least in [800, 200] {
+            let args = [self.0 as usize, libc::F_DUPFD_CLOEXEC as usize, least, 0, 0, 0];
+            // SAFETY: duplicating a descriptor touches no memory.
+            if let Ok(fd) = unsafe { syscall(libc::SYS_fcntl, args) } {
+                return Ok(Self(fd as i32));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The descriptor's number.
+    #[must_use]
+    pub const fn fd(&self) -> i32 {
+        self.0
+    }
+
+    /// Gives the descriptor up without closing it (somebody else has closed or taken its number).
+    pub const fn forget(self) {
+        core::mem::forget(self);
+    }
+
+    /// Which file this is.
+    pub fn identity(&self) -> Result<Identity, Errno> {
+        // SAFETY: `stat` is plain data, for which zero bytes are valid.
+        let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: `stat` is writable and of the size that the kernel writes.
+        unsafe { syscall(libc::SYS_fstat, [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+        Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// Reads up to `into.len()` bytes.
+    pub fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+        // SAFETY: `into` is writable for its length.
+        retry(|| unsafe { syscall(libc::SYS_read, args) })
+    }
+
+    /// Reads until `into` is full or the file ends.
+    pub fn read_full(&self, into: &mut [u8]) -> Result<usize, Errno> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.read(&mut into[done..])? {
+                0 => break,
+                n => done += n,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `bytes` at `offset`; a short write is continued.
+    pub fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            let args = [self.0 as usize, bytes.as_ptr() as usize, bytes.len(), offset as usize, 0, 0];
+            // SAFETY: `bytes` is readable for its length.
+            let n = retry(|| unsafe { syscall(libc::SYS_pwrite64, args) })?;
+            if n == 0 {
+                return Err(Errno::ENOSPC);
+            }
+            bytes = &bytes[n..];
+            offset += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Allocates the blocks of a range, so that touching them through a mapping cannot fail.
+    pub fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
+        let args = [self.0 as usize, 0, offset as usize, len as usize, 0, 0];
+        // SAFETY: no memory is involved.
+        retry(|| unsafe { syscall(libc::SYS_fallocate, args) }).map(drop)
+    }
+
+    /// Cuts or extends the file.
+    pub fn set_len(&self, len: u64) -> Result<(), Errno> {
+        // SAFETY: no memory is involved; mappings of ours are never cut.
+        retry(|| unsafe { syscall(libc::SYS_ftruncate, [self.0 as usize, len as usize, 0, 0, 0, 0]) }).map(drop)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: the descriptor is ours.
+        let _ = unsafe { syscall(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
+    }
+}
+
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Makes a directory.
+pub fn make_directory(path: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: `path` is a valid C string for the whole call.
+    unsafe { syscall(libc::SYS_mkdir, [path.as_ptr() as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Removes a file.
+pub fn remove(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is a valid C string for the whole call.
+    unsafe { syscall(libc::SYS_unlink, [path.as_ptr() as usize, 0, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Reads a symbolic link's target.
+pub fn read_link(path: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
+    let args = [path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+    // SAFETY: `path` is a valid C string and `into` writable for its length.
+    unsafe { syscall(libc::SYS_readlink, args) }
+}
+
+/// The working directory with its final NUL counted.
+pub fn working_directory(into: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: `into` is writable for its length.
+    unsafe { syscall(libc::SYS_getcwd, [into.as_mut_ptr() as usize, into.len(), 0, 0, 0, 0]) }
+}
+
+/// True where the file exists and may be used as `mode` says.
+#[must_use]
+pub fn accessible(path: &CStr, mode: i32) -> bool {
+    let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, mode as usize, 0, 0, 0];
+    // SAFETY: `path` is a valid C string for the whole call.
+    unsafe { syscall(libc::SYS_faccessat, args) }.is_ok()
+}
+
+/// Writes to standard error, as far as it takes it.
+pub fn complain(bytes: &[u8]) {
+    // SAFETY: `bytes` is readable for its length.
+    let _ = unsafe { syscall(libc::SYS_write, [2, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) };
+}

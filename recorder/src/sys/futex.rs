@@ -1,0 +1,28 @@
+//! Waiting for a word in memory to change. The words may lie in memory shared with other processes.
+
+use super::{Errno, syscall};
+use core::sync::atomic::AtomicU32;
+use core::time::Duration;
+
+/// Waits while `*word == expected`, until woken or `timeout` has passed. Wakes may be spurious.
+pub fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
+    let time =
+        libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    let args = [
+        word.as_ptr() as usize,
+        libc::FUTEX_WAIT as usize,
+        expected as usize,
+        &raw const time as usize,
+        0,
+        0,
+    ];
+    // SAFETY: the word and the timespec are valid for the whole call.
+    let _: Result<usize, Errno> = unsafe { syscall(libc::SYS_futex, args) };
+}
+
+/// Wakes up to `count` waiters.
+pub fn wake(word: &AtomicU32, count: i32) {
+    let args = [word.as_ptr() as usize, libc::FUTEX_WAKE as usize, count as usize, 0, 0, 0];
+    // SAFETY: the word is valid; waking reads nothing.
+    let _: Result<usize, Errno> = unsafe { syscall(libc::SYS_futex, args) };
+}

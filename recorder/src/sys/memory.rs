@@ -1,0 +1,58 @@
+//! Memory from the kernel.
+
+use super::{Errno, syscall};
+
+/// Size of a page.
+pub const PAGE: usize = 4096;
+
+/// Maps `len` bytes of private zeroed memory. Nothing is populated.
+pub fn map_private(len: usize) -> Result<*mut u8, Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let args = [0, len, (libc::PROT_READ | libc::PROT_WRITE) as usize, flags as usize, usize::MAX, 0];
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    unsafe { syscall(libc::SYS_mmap, args) }.map(|address| address as *mut u8)
+}
+
+/// Maps `len` bytes of private zeroed memory whose start is a multiple of `align` (a power of two of at
+/// least [`PAGE`]).
+pub fn map_private_aligned(len: usize, align: usize) -> Result<*mut u8, Errno> {
+    let whole = len + align;
+    let base = map_private(whole)? as usize;
+    let start = (base + align - 1) & !(align - 1);
+    // SAFETY: both ranges are parts of the mapping that was just made and that nobody else knows.
+    unsafe {
+        if start > base {
+            let _ = unmap(base as *mut u8, start - base);
+        }
+        if base + whole > start + len {
+            let _ = unmap((start + len) as *mut u8, base + whole - start - len);
+        }
+    }
+    Ok(start as *mut u8)
+}
+
+/// Maps `len` bytes of a file, shared, from `offset` on.
+pub fn map_shared(fd: i32, offset: usize, len: usize) -> Result<*mut u8, Errno> {
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let args = [0, len, protection, libc::MAP_SHARED as usize, fd as usize, offset];
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    unsafe { syscall(libc::SYS_mmap, args) }.map(|address| address as *mut u8)
+}
+
+/// Unmaps memory.
+///
+/// # Safety
+/// The range must be one that this crate mapped, and nobody may use it any more.
+pub unsafe fn unmap(address: *mut u8, len: usize) -> Result<(), Errno> {
+    // SAFETY: as promised by the caller.
+    unsafe { syscall(libc::SYS_munmap, [address as usize, len, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Gives advice about a mapping of ours.
+///
+/// # Safety
+/// The range must be one that this crate mapped; advice that discards contents must not hit memory in use.
+pub unsafe fn advise(address: *mut u8, len: usize, advice: i32) -> Result<(), Errno> {
+    // SAFETY: as promised by the caller.
+    unsafe { syscall(libc::SYS_madvise, [address as usize, len, advice as usize, 0, 0, 0]) }.map(drop)
+}

@@ -1,0 +1,100 @@
+//! Processes and threads.
+
+use super::file::File;
+use super::{Errno, syscall};
+use core::ffi::CStr;
+
+/// This process's id.
+#[must_use]
+pub fn pid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_getpid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// The parent's id.
+#[must_use]
+pub fn parent_pid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_getppid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// This thread's id.
+#[must_use]
+pub fn tid() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// True where a thread of this process has that id.
+#[must_use]
+pub fn thread_exists(pid: u32, tid: u32) -> bool {
+    // SAFETY: signal 0 is never delivered, it only asks.
+    let asked = unsafe { syscall(libc::SYS_tgkill, [pid as usize, tid as usize, 0, 0, 0, 0]) };
+    asked != Err(Errno::ESRCH)
+}
+
+/// Name of the calling thread, zero-padded.
+#[must_use]
+pub fn thread_name() -> [u8; 16] {
+    let mut name = [0_u8; 16];
+    let args = [libc::PR_GET_NAME as usize, name.as_mut_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: the kernel writes at most 16 bytes, with a final NUL.
+    let _ = unsafe { syscall(libc::SYS_prctl, args) };
+    name
+}
+
+/// Gives the processor to another thread.
+pub fn yield_now() {
+    // SAFETY: takes no arguments.
+    let _ = unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
+}
+
+/// Start of this process in clock ticks since boot: field 22 of `/proc/self/stat`. 0 where that can't
+/// be read.
+#[must_use]
+pub fn start_ticks() -> u64 {
+    let mut text = [0_u8; 1024];
+    let Ok(n) = File::read_only(c"/proc/self/stat").and_then(|file| file.read_full(&mut text)) else { return 0 };
+    parse_start_ticks(&text[..n]).unwrap_or(0)
+}
+
+/// The command's name stands in parentheses and may hold anything, so fields are counted from the last ')'.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    let close = stat.iter().rposition(|&byte| byte == b')')?;
+    let field = stat[close..].split(|&byte| byte == b' ').nth(20)?;
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Resident set of this process in bytes.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let mut text = [0_u8; 128];
+    let n = File::read_only(c"/proc/self/statm").and_then(|file| file.read_full(&mut text)).ok()?;
+    let field = text[..n].split(|&byte| byte == b' ').nth(1)?;
+    core::str::from_utf8(field).ok()?.parse::<u64>().ok().map(|pages| pages * super::memory::PAGE as u64)
+}
+
+/// Reads a small file of `/proc` whole into `into`; the number of bytes read.
+pub fn read_file(path: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
+    File::read_only(path)?.read_full(into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_ticks_survive_strange_names() {
+        let stat = b"7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
+        assert_eq!(parse_start_ticks(stat), Some(4242));
+        assert_eq!(parse_start_ticks(b"7 (cut"), None);
+        assert!(start_ticks() > 0);
+    }
+
+    #[test]
+    fn threads_are_told_from_nobody() {
+        assert!(thread_exists(pid(), tid()));
+        assert!(!thread_exists(pid(), 0x3fff_ffff));
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+    }
+}

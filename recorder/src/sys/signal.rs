@@ -1,0 +1,32 @@
+//! Blocking signals for a short while.
+
+use super::syscall;
+
+/// Blocks every signal of the calling thread until dropped.
+#[derive(Debug)]
+pub struct Blocked {
+    before: u64,
+}
+
+impl Blocked {
+    /// Blocks all signals. glibc's internal ones (32 and 33) stay open: `setuid` in a threaded
+    /// program waits for every thread to answer one of them.
+    #[must_use]
+    pub fn all() -> Self {
+        let mask = !(0b11_u64 << 31);
+        Self { before: set_mask(libc::SIG_SETMASK, mask).unwrap_or(0) }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        set_mask(libc::SIG_SETMASK, self.before);
+    }
+}
+
+fn set_mask(how: i32, mask: u64) -> Option<u64> {
+    let mut before = 0_u64;
+    let args = [how as usize, &raw const mask as usize, &raw mut before as usize, 8, 0, 0];
+    // SAFETY: both masks are valid for the 8 bytes that the kernel reads and writes.
+    unsafe { syscall(libc::SYS_rt_sigprocmask, args) }.ok().map(|_| before)
+}
