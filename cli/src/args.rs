@@ -1,0 +1,185 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use memscope_shared::model::Included;
+
+use crate::error::Error;
+
+/// Records every heap allocation of a program, with its stack and its lifetime.
+#[derive(Debug, Parser)]
+#[command(name = "memscope-cli", bin_name = "memscope-cli", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program and record its heap
+    Run(RunArgs),
+    /// Make an HTML report (or a snapshot JSON) of a recording
+    Analyze(AnalyzeArgs),
+    /// Show a recording in the terminal
+    Report(ReportArgs),
+    /// Print a path to libmemscope.so, for LD_PRELOAD by hand
+    PreloadPath,
+    /// Run a program and fail when it leaks (not available yet)
+    #[command(disable_help_flag = true)]
+    Check {
+        /// The command to check
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// What to make when the program has ended
+    #[arg(long, value_enum, default_value_t = Export::Json)]
+    pub export: Export,
+    /// Where the recording goes [default: memscope-PROGRAM-PID]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub listing: ListingArgs,
+    /// Record only the first process, not what it starts
+    #[arg(long)]
+    pub no_follow: bool,
+    /// No thread of ours in the program
+    #[arg(long)]
+    pub no_thread: bool,
+    /// Nothing of our own on stderr but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `analyze`.
+#[derive(Args, Debug)]
+pub struct AnalyzeArgs {
+    /// A snapshot JSON, a recording directory, or one .trace file
+    pub input: PathBuf,
+    /// What to write: a report (.html) or a snapshot (.json)
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub listing: ListingArgs,
+}
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub struct ReportArgs {
+    /// A snapshot JSON, a recording directory, or one .trace file
+    pub input: PathBuf,
+}
+
+/// What the JSON says of single allocations.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct ListingArgs {
+    /// Which single allocations the JSON lists [default: all up to 100 000 of them, live above that]
+    #[arg(long, value_enum)]
+    pub allocations: Option<Listed>,
+    /// Also fill each allocation's stack_trace in the JSON
+    #[arg(long)]
+    pub inline_stacks: bool,
+}
+
+/// Which single allocations the JSON lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listed {
+    /// Every one
+    All,
+    /// Those still live at the end
+    Live,
+    /// None
+    None,
+}
+
+impl From<Listed> for Included {
+    fn from(listed: Listed) -> Self {
+        match listed {
+            Listed::All => Self::All,
+            Listed::Live => Self::Live,
+            Listed::None => Self::None,
+        }
+    }
+}
+
+/// What `run` makes at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Export {
+    /// The snapshot
+    Json,
+    /// The report
+    Html,
+    /// Both
+    Both,
+    /// Nothing but the recording
+    None,
+}
+
+impl Export {
+    /// Whether the snapshot JSON is wanted.
+    #[must_use]
+    pub const fn json(self) -> bool {
+        matches!(self, Self::Json | Self::Both)
+    }
+
+    /// Whether the HTML report is wanted.
+    #[must_use]
+    pub const fn html(self) -> bool {
+        matches!(self, Self::Html | Self::Both)
+    }
+}
+
+/// What came of reading the command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Something to do.
+    Command(Command),
+    /// A text that was asked for (`--help`, `--version`).
+    Text(clap::Error),
+}
+
+/// Reads the command line; `words` begin with the program's name.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Ok(Parsed::Command(cli.command)),
+        Err(text) if matches!(text.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Parsed::Text(text))
+        }
+        Err(error) => Err(usage_error(&error)),
+    }
+}
+
+/// Puts clap's several lines into one of ours.
+fn usage_error(error: &clap::Error) -> Error {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Error::usage("wrong usage", "no command was given").remedy(HELP);
+    }
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n");
+    let why = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
+    let tip = paragraphs.find_map(|p| p.trim().strip_prefix("tip: "));
+    let missing_program = error.kind() == ErrorKind::MissingRequiredArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(|a| a.to_string().contains("<COMMAND>"));
+    let why = if missing_program { "no program to run was given" } else { why };
+    let usage = Error::usage("wrong usage", why);
+    match tip {
+        Some(tip) => usage.remedy(tip),
+        None => usage.remedy(HELP),
+    }
+}
+
+const HELP: &str = "`memscope-cli --help` and `memscope-cli COMMAND --help` say how";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! What a person reads: the HTML report and the one in the terminal.
+//!
+//! ```text
+//! model::Snapshot -> digest (sites, rankings, process tree) -> html      one file, opened from disk
+//!                    format, names, plumbing                -> terminal  plain text
+//! ```
+//!
+//! Both show what [`digest`] computed, so their numbers agree. A *stack* is one way through the
+//! program to an allocation; a *call site* is a place in the code, the sum over all stacks whose most
+//! telling frame ([`plumbing`]) is that place.
+//!
+//! Everything in a snapshot may come from a damaged or hostile file: indices may point nowhere, names
+//! may hold markup or terminal escapes. Nothing here panics on it or passes it on.
+
+mod digest;
+mod format;
+pub mod html;
+mod names;
+mod plumbing;
+pub mod terminal;
+
+#[cfg(test)]
+mod fixture;
