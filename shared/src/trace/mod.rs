@@ -1,1 +1,42 @@
 //! The trace file: frames that hold a process image's records.
+//!
+//! One file belongs to one process image. It is a file header and a run of frames, each with a
+//! 64-byte header of its own that says what follows and how to check it; `FORMAT.md` beside this
+//! file describes every byte.
+//!
+//! | side | modules |
+//! |---|---|
+//! | both | [`frame`] (headers), [`meta`] (small payloads: process, clock, end ...), [`codec`] (columns) |
+//! | writer | [`encode`] |
+//! | reader (feature `analysis`) | `read`, `decode`, `clock`, `complete`, `process`, `pack` |
+
+pub mod codec;
+pub mod encode;
+pub mod frame;
+pub mod meta;
+
+#[cfg(feature = "analysis")]
+pub mod clock;
+#[cfg(feature = "analysis")]
+pub mod decode;
+#[cfg(feature = "analysis")]
+pub mod pack;
+#[cfg(feature = "analysis")]
+pub mod read;
+#[cfg(feature = "analysis")]
+pub mod streams;
+
+pub use encode::{Block, Compress, Encoder};
+pub use frame::{FrameHeader, Kind};
+pub use meta::{ClockKind, ClockSample, End, EndKind, MemorySample, Process, ThreadName};
+
+#[cfg(feature = "analysis")]
+pub use clock::{Clock, ClockCursor};
+#[cfg(feature = "analysis")]
+pub use decode::EventBuf;
+#[cfg(feature = "analysis")]
+pub use pack::Zstd;
+#[cfg(feature = "analysis")]
+pub use read::{Damage, DamageKind, FrameInfo, TraceError, TraceFile};
+#[cfg(feature = "analysis")]
+pub use streams::{Gap, StreamIndex};

@@ -1,0 +1,108 @@
+//! From frames back to records.
+
+use std::fmt;
+
+use super::codec;
+use super::frame::{FrameHeader, MAX_PAYLOAD_BYTES};
+use crate::record::Records;
+
+/// Why a frame could not be decoded.
+#[derive(Debug)]
+pub enum DecodeError {
+    /// The file could not be read.
+    Io(std::io::Error),
+    /// The frame holds no records.
+    NotEvents,
+    /// Its bytes are not those that were written.
+    Checksum,
+    /// It claims more than any writer puts into a frame.
+    TooLarge,
+    /// It is encoded in a way that this version does not know.
+    UnknownCodec(u8),
+    /// Its checksum is right but its contents make no sense.
+    Malformed(&'static str),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "cannot read: {error}"),
+            Self::NotEvents => f.write_str("holds no records"),
+            Self::Checksum => f.write_str("checksum differs"),
+            Self::TooLarge => f.write_str("claims to be larger than frames get"),
+            Self::UnknownCodec(codec) => write!(f, "codec {codec} is unknown to this version"),
+            Self::Malformed(what) => write!(f, "malformed: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Room for one decoded frame, used again for the next.
+#[derive(Default)]
+pub struct EventBuf {
+    pub(super) payload: Vec<u8>,
+    words: Vec<u64>,
+}
+
+impl fmt::Debug for EventBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBuf").field("words", &self.words.len()).finish_non_exhaustive()
+    }
+}
+
+impl EventBuf {
+    /// Empty; allocates nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The words of the frame that was decoded last; none after an error.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Forgets what was decoded; keeps the memory.
+    pub fn clear(&mut self) {
+        self.words.clear();
+    }
+
+    /// Its records.
+    #[must_use]
+    pub fn records(&self) -> Records<'_> {
+        Records::new(&self.words)
+    }
+
+    /// Decodes the payload that stands in `self.payload`.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for whatever is not as the header says.
+    pub fn decode(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        self.words.clear();
+        if header.raw_len as usize > MAX_PAYLOAD_BYTES {
+            return Err(DecodeError::TooLarge);
+        }
+        if crc32fast::hash(&self.payload) != header.payload_crc {
+            return Err(DecodeError::Checksum);
+        }
+        let result = match header.codec {
+            codec::ROWS => self.rows(header),
+            other => Err(DecodeError::UnknownCodec(other)),
+        };
+        if result.is_err() {
+            self.words.clear();
+        }
+        result
+    }
+
+    fn rows(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        if self.payload.len() != header.raw_len as usize || self.payload.len() % 8 != 0 {
+            return Err(DecodeError::Malformed("length of rows"));
+        }
+        let word = |b: &[u8]| super::frame::u64_at(b, 0);
+        self.words.extend(self.payload.chunks_exact(8).map(word));
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! From records to frames: what the recorder's writer calls.
+//!
+//! Nothing here locks, prints, touches thread-local storage or panics, whatever the input. Scratch memory
+//! belongs to the [`Encoder`] and is used again for each block.
+
+use super::codec;
+use super::frame::{FrameHeader, Kind, OpenFrame};
+use crate::record::{Records, kind, kind_of};
+
+/// A compressor, so that this crate needs none for writing.
+pub trait Compress {
+    /// Appends a zstd frame that holds `src` to `dst`; false where it could not.
+    fn compress(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool;
+}
+
+/// No compression: what is encoded is stored as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Uncompressed;
+
+impl Compress for Uncompressed {
+    fn compress(&mut self, _: &[u8], _: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+/// Where a block's records come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Number of the stream, from 1.
+    pub stream: u32,
+    /// Number of the thread that wrote it.
+    pub thread: u32,
+    /// Position in the stream of the first word, in words.
+    pub position: u64,
+}
+
+/// Makes frames of records.
+#[derive(Debug)]
+pub struct Encoder {
+    unit: u32,
+    codec: u8,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// An encoder with exact stamps and the most compact codec.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { unit: 1, codec: codec::NAMED }
+    }
+
+    /// Rounds the stamps of what is encoded from now on down to multiples of `unit` (1: exact).
+    ///
+    /// A clock that steps by `unit` loses nothing by it.
+    pub fn set_unit(&mut self, unit: u32) {
+        self.unit = unit.max(1);
+    }
+
+    /// Picks the codec: [`codec::ROWS`], [`codec::COLUMNS`] (faster) or [`codec::NAMED`] (smaller).
+    pub fn set_codec(&mut self, codec: u8) {
+        self.codec = codec;
+    }
+
+    /// Appends frames with all of `rows` to `out`: whole records of one stream, the first word of
+    /// which stands at `block.position`. One frame, unless there are more words than a frame holds.
+    pub fn encode<C: Compress + ?Sized>(
+        &mut self,
+        compress: &mut C,
+        block: Block,
+        rows: &[u64],
+        out: &mut Vec<u8>,
+    ) {
+        self.encode_parts(compress, block, &[rows], out);
+    }
+
+    /// The same for records that lie in several pieces of memory, one after the other in the stream.
+    /// Each piece holds whole records.
+    pub fn encode_parts<C: Compress + ?Sized>(
+        &mut self,
+        _compress: &mut C,
+        mut block: Block,
+        parts: &[&[u64]],
+        out: &mut Vec<u8>,
+    ) {
+        for part in parts {
+            for rows in part.chunks(codec::MAX_BLOCK_WORDS) {
+                write_rows(block, rows, out);
+                block.position += rows.len() as u64;
+            }
+        }
+    }
+}
+
+/// The stamp of a record; `None` for kinds that have none.
+#[must_use]
+pub fn stamp_of(record: &[u64]) -> Option<u64> {
+    match kind_of(*record.first()?) {
+        kind::FREE..=kind::ALLOC_LARGE
+        | kind::REALLOC_BEGIN..=kind::REALLOC_MOVED_LARGE
+        | kind::REALLOC_FREED
+        | kind::REALLOC_FAILED
+        | kind::FAILED
+        | kind::THREAD_START
+        | kind::THREAD_END
+        | kind::MODULES_GONE => record.get(1).copied(),
+        _ => None,
+    }
+}
+
+/// Appends a frame of codec 0.
+fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
+    if rows.is_empty() {
+        return;
+    }
+    let frame = OpenFrame::begin(out);
+    let (mut first, mut last, mut records) = (None, 0, 0);
+    for record in Records::new(rows) {
+        records += 1;
+        if let Some(stamp) = stamp_of(record) {
+            first.get_or_insert(stamp);
+            last = stamp;
+        }
+    }
+    for word in rows {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    let header = FrameHeader {
+        codec: codec::ROWS,
+        stream: block.stream,
+        thread: block.thread,
+        position: block.position,
+        first_stamp: first.unwrap_or(0),
+        last_stamp: last,
+        records,
+        unit: 1,
+        raw_len: (rows.len() * 8) as u32,
+        ..FrameHeader::new(Kind::EVENTS)
+    };
+    frame.finish(out, header);
+}
