@@ -14,6 +14,9 @@
 //! All numbers are little-endian 64-bit words at the offsets below. Words marked *live* change
 //! while the process runs.
 
+#[cfg(feature = "analysis")]
+pub mod read;
+
 /// First word of a spool: "MEMSPOOL".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MEMSPOOL");
 /// Version of this layout.
@@ -41,7 +44,7 @@ pub mod header {
     pub const BUFFERS: usize = 32;
     /// *live*: stamp of the instant at which recording ended, `u64::MAX` while it goes on.
     pub const ENDED_AT: usize = 40;
-    /// *live*: why recording ended early (`EndReason` as a number), 0 where it did not.
+    /// *live*: why recording ended early ([`super::EndReason`] as a number), 0 where it did not.
     pub const END_REASON: usize = 48;
     /// *live*: events that were only counted after recording had ended.
     pub const LOST_EVENTS: usize = 56;
@@ -69,4 +72,55 @@ pub mod buffer {
     pub const COMMITTED: usize = 24;
     /// *live*: words that were taken out into the trace.
     pub const TAKEN: usize = 32;
+}
+
+/// Why recording ended before the process did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum EndReason {
+    /// For a reason that is not listed here.
+    Other = 1,
+    /// No space was left for the trace or the spool.
+    NoSpace = 2,
+    /// Something may not be written or made.
+    NoPermission = 3,
+    /// A resource limit was reached.
+    Limit = 4,
+    /// A wait for a free buffer made no progress.
+    NoProgress = 5,
+    /// The trace could not be written.
+    WriteFailed = 6,
+    /// The memory of our own ran out.
+    NoMemory = 7,
+}
+
+impl EndReason {
+    /// The reason that `END_REASON` holds; `None` where recording did not end early.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => return None,
+            2 => Self::NoSpace,
+            3 => Self::NoPermission,
+            4 => Self::Limit,
+            5 => Self::NoProgress,
+            6 => Self::WriteFailed,
+            7 => Self::NoMemory,
+            _ => Self::Other,
+        })
+    }
+
+    /// What to tell people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Other => "recording ended early",
+            Self::NoSpace => "no space was left for the recording",
+            Self::NoPermission => "the recording could not be written for lack of permission",
+            Self::Limit => "a resource limit of the process was reached",
+            Self::NoProgress => "writing the recording made no progress for too long",
+            Self::WriteFailed => "writing the recording failed",
+            Self::NoMemory => "no memory was left for recording",
+        }
+    }
 }
