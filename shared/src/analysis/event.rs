@@ -1,0 +1,72 @@
+//! Events: what the merge makes of the records, and what pairing works on.
+
+use crate::record::{kind, kind_of};
+
+/// What an event does to the block at its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The block starts.
+    Start,
+    /// It ends by `free` or a kin of it.
+    Free,
+    /// It ends by a `realloc`, whose result is the stream's next start.
+    Realloc,
+    /// A call failed; there is no block.
+    Failed,
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, as a reading of the recording's clock.
+    pub stamp: u64,
+    /// Address of the block.
+    pub address: u64,
+    /// Its size in bytes, of a `Start`.
+    pub size: u64,
+    /// Its stack as recorded, of a `Start`.
+    pub stack: u32,
+    /// Index of the stream that it came from.
+    pub stream: u32,
+    /// What happens.
+    pub kind: EventKind,
+}
+
+/// Takes events over in batches: so that each part can look ahead over a few dozen of them.
+pub trait EventSink {
+    /// The next events, in order of their stamps.
+    fn batch(&mut self, events: &[Event]);
+}
+
+impl<F: FnMut(&[Event])> EventSink for F {
+    fn batch(&mut self, events: &[Event]) {
+        self(events);
+    }
+}
+
+/// Whether a record with this first word says something about other records: a stack, a thread or a
+/// module, or something that this version doesn't know.
+#[must_use]
+pub const fn is_special(word0: u64) -> bool {
+    kind_of(word0) >= kind::NODE
+}
+
+/// The stamp of a record, where its kind has one.
+#[must_use]
+pub fn stamp_of(record: &[u64]) -> Option<u64> {
+    match kind_of(*record.first()?) {
+        kind::FREE
+        | kind::ALLOC
+        | kind::ALLOC_LARGE
+        | kind::REALLOC_BEGIN
+        | kind::REALLOC_MOVED
+        | kind::REALLOC_MOVED_LARGE
+        | kind::REALLOC_FREED
+        | kind::REALLOC_FAILED
+        | kind::FAILED
+        | kind::THREAD_START
+        | kind::THREAD_END
+        | kind::MODULES_GONE => record.get(1).copied(),
+        _ => None,
+    }
+}
