@@ -35,6 +35,10 @@
 //! A *stamp* is the raw reading of the recording's clock (see `Clock` frames of the trace). The
 //! records of one stream are in the order in which its thread made them, and stamps never fall.
 //!
+//! **Threads.** `THREAD_START` says which thread the records after it belong to: a stream begins with one, and a
+//! thread that comes after another one has gone may continue that one's stream. A thread has a second
+//! stream when a signal handler interrupted one of its hooks; that begins with a `THREAD_START` of the same number.
+//!
 //! **Realloc.** `REALLOC_BEGIN` ends the old block *before* the call and exactly one of
 //! `REALLOC_MOVED*`, `REALLOC_FREED` or `REALLOC_FAILED` follows in the same stream: in between
 //! another thread may already own the old address. Without a follower the process ended inside of
@@ -90,7 +94,7 @@ pub mod kind {
     pub const NODE_TRUNCATED: u8 = class(9, 2);
     /// The root of a generation's stacks.
     pub const NODE_ROOT: u8 = class(10, 2);
-    /// First record of a thread's first stream.
+    /// The records that follow in this stream belong to this thread.
     pub const THREAD_START: u8 = class(11, 4);
     /// The thread is about to end.
     pub const THREAD_END: u8 = class(12, 4);

@@ -92,6 +92,8 @@ pub enum EndReason {
     WriteFailed = 6,
     /// The memory of our own ran out.
     NoMemory = 7,
+    /// More happened before the library's constructor ran than the early buffers hold.
+    EarlyOverflow = 8,
 }
 
 impl EndReason {
@@ -106,6 +108,7 @@ impl EndReason {
             5 => Self::NoProgress,
             6 => Self::WriteFailed,
             7 => Self::NoMemory,
+            8 => Self::EarlyOverflow,
             _ => Self::Other,
         })
     }
@@ -121,6 +124,7 @@ impl EndReason {
             Self::NoProgress => "writing the recording made no progress for too long",
             Self::WriteFailed => "writing the recording failed",
             Self::NoMemory => "no memory was left for recording",
+            Self::EarlyOverflow => "too many calls came before the library could start",
         }
     }
 }
