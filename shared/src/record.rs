@@ -232,4 +232,77 @@ impl Module<'_> {
     }
 }
 
+impl<'a> Module<'a> {
+    /// Reads a `MODULE` record; its build-id and path are copied to `bytes`. `None` where it makes no
+    /// sense.
+    #[must_use]
+    pub fn decode(record: &[u64], bytes: &'a mut Vec<u8>) -> Option<Self> {
+        let (head, tail) = record.split_at_checked(6)?;
+        if kind_of(head[0]) != kind::MODULE || length(record) != Some(record.len()) {
+            return None;
+        }
+        let (build_id, path) = ((head[5] >> 32) as usize, head[5] as u32 as usize);
+        if build_id > MAX_BUILD_ID || path > MAX_PATH || build_id + path > tail.len() * 8 {
+            return None;
+        }
+        bytes.clear();
+        bytes.extend(tail.iter().flat_map(|word| word.to_le_bytes()).take(build_id + path));
+        let (build_id, path) = bytes.split_at(build_id);
+        let generation = operand(head[0]) as u32;
+        Some(Self { generation, start: head[2], end: head[3], bias: head[4], build_id, path })
+    }
+}
+
 const _: () = assert!(6 + (MAX_PATH + MAX_BUILD_ID) / 8 <= MAX_WORDS);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(module: &Module<'_>) -> Vec<u64> {
+        let mut words = vec![u64::MAX; module.words()];
+        module.encode(|i, word| words[i] = word);
+        words
+    }
+
+    #[test]
+    fn modules_come_back() {
+        let long = vec![b'p'; MAX_PATH];
+        for (build_id, path) in
+            [(&b""[..], &b""[..]), (b"12345678901234567890", b"/lib/a b\xff.so"), (&[9; 64], &long)]
+        {
+            let module = Module { generation: 3, start: 1 << 46, end: u64::MAX, bias: 7, build_id, path };
+            let words = record(&module);
+            assert_eq!(length(&words), Some(words.len()));
+            let mut bytes = Vec::new();
+            assert_eq!(Module::decode(&words, &mut bytes), Some(module));
+        }
+    }
+
+    #[test]
+    fn senseless_modules_are_refused() {
+        let module = Module { generation: 3, start: 1, end: 2, bias: 7, build_id: &[1; 20], path: b"/lib/x" };
+        let words = record(&module);
+        let mut bytes = Vec::new();
+        for cut in 0..words.len() {
+            assert_eq!(Module::decode(&words[..cut], &mut bytes), None);
+        }
+        for lengths in [u64::MAX, 65 << 32, 20 << 32 | 4097, 20 << 32 | 13] {
+            let mut damaged = words.clone();
+            damaged[5] = lengths;
+            assert_eq!(Module::decode(&damaged, &mut bytes), None);
+        }
+    }
+
+    #[test]
+    fn records_are_walked_to_the_first_that_is_cut() {
+        let module = Module { generation: 0, start: 0, end: 0, bias: 0, build_id: &[], path: b"x" };
+        let mut words = record(&module);
+        words.extend([head(kind::FREE, 5), 1, head(kind::ALLOC, 5), 2]);
+        let mut records = Records::new(&words);
+        assert_eq!(records.by_ref().map(<[u64]>::len).collect::<Vec<_>>(), [7, 2]);
+        assert_eq!(records.rest().len(), 2);
+        assert_eq!(Records::new(&[0, 0, 0]).count(), 0);
+        assert_eq!(Records::new(&[head(kind::MODULE, 0), 1]).count(), 0);
+    }
+}

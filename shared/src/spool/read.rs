@@ -8,10 +8,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use super::{BUFFER_BYTES, BUFFER_HEADER_BYTES, BUFFER_WORDS, HEADER_BYTES, MAGIC, VERSION, buffer, header};
 
-/// `O_NOFOLLOW | O_NONBLOCK` on Linux, x86-64: neither a link nor a pipe may lead us elsewhere.
-const OPEN_FLAGS: i32 = 0o400_000 | 0o4_000;
+/// Neither a link nor a pipe may lead us elsewhere.
+const OPEN_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 /// Type and permission bits of `st_mode` that a spool has: a regular file, 0600.
 const MODE: u32 = 0o100_600;
 /// Mask for them.
@@ -112,7 +114,7 @@ impl SpoolFile {
     /// # Errors
     /// [`SpoolError`] says what it is instead.
     pub fn open(path: &Path, owner: u32, pid: u32, start_ticks: u64) -> Result<Self, SpoolError> {
-        let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path)?;
+        let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits() as i32).open(path)?;
         let metadata = file.metadata()?;
         if metadata.mode() & MODE_MASK != MODE {
             return Err(SpoolError::NotPrivate);

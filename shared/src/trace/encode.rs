@@ -118,12 +118,12 @@ fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
         return;
     }
     let frame = OpenFrame::begin(out);
-    let (mut first, mut last, mut records) = (None, 0, 0);
+    let (mut first, mut last, mut records) = (u64::MAX, 0, 0);
     for record in Records::new(rows) {
         records += 1;
         if let Some(stamp) = stamp_of(record) {
-            first.get_or_insert(stamp);
-            last = stamp;
+            first = stamp.min(first);
+            last = stamp.max(last);
         }
     }
     for word in rows {
@@ -134,7 +134,7 @@ fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
         stream: block.stream,
         thread: block.thread,
         position: block.position,
-        first_stamp: first.unwrap_or(0),
+        first_stamp: first.min(last),
         last_stamp: last,
         records,
         unit: 1,

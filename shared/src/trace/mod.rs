@@ -18,13 +18,24 @@ pub mod meta;
 #[cfg(feature = "analysis")]
 pub mod clock;
 #[cfg(feature = "analysis")]
+pub mod complete;
+#[cfg(feature = "analysis")]
 pub mod decode;
 #[cfg(feature = "analysis")]
 pub mod pack;
 #[cfg(feature = "analysis")]
+pub mod process;
+#[cfg(feature = "analysis")]
 pub mod read;
 #[cfg(feature = "analysis")]
+mod salvage;
+#[cfg(feature = "analysis")]
 pub mod streams;
+
+#[cfg(test)]
+mod testing;
+#[cfg(all(test, feature = "analysis"))]
+mod tests;
 
 pub use encode::{Block, Compress, Encoder};
 pub use frame::{FrameHeader, Kind};
@@ -33,9 +44,13 @@ pub use meta::{ClockKind, ClockSample, End, EndKind, MemorySample, Process, Thre
 #[cfg(feature = "analysis")]
 pub use clock::{Clock, ClockCursor};
 #[cfg(feature = "analysis")]
-pub use decode::EventBuf;
+pub use complete::{Ending, Outcome, complete};
+#[cfg(feature = "analysis")]
+pub use decode::{DecodeError, EventBuf};
 #[cfg(feature = "analysis")]
 pub use pack::Zstd;
+#[cfg(feature = "analysis")]
+pub use process::{ImageState, image_state, is_running};
 #[cfg(feature = "analysis")]
 pub use read::{Damage, DamageKind, FrameInfo, TraceError, TraceFile};
 #[cfg(feature = "analysis")]

@@ -1,0 +1,348 @@
+//! Completion: bringing what a process left in its spool into its trace.
+//!
+//! A process never closes its own trace. Whoever comes after it, `run` or `analyze`, does, and the same for
+//! every kind of end:
+//!
+//! 1. cut an unfinished last frame off the trace,
+//! 2. append the records that are in the spool but not yet in the trace,
+//! 3. append the last reading of the clock and the `END` frame,
+//! 4. remove the spool.
+//!
+//! Positions in the streams say what is there already, so it may be killed between any two steps and done
+//! again. A lock on the trace keeps two of them apart.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::frame::{FRAME_ALIGN, Kind};
+use super::meta::{self, ClockKind, ClockSample, End, EndKind, Process};
+use super::process::{ImageState, image_state};
+use super::read::{DamageKind, TraceError, TraceFile, io_error};
+use super::salvage;
+use crate::spool::EndReason;
+use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
+
+/// What the caller saw of a process's end; nothing, by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit status.
+    pub exit_code: Option<i32>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    /// `CLOCK_MONOTONIC` in ns when that was seen.
+    pub seen_ns: Option<u64>,
+}
+
+/// What completion did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing but to remove a spool that was left over.
+    AlreadyComplete,
+    /// It closed the trace.
+    Completed {
+        /// The end that it wrote.
+        end: End,
+        /// Records that came out of the spool.
+        salvaged: u64,
+    },
+}
+
+/// Completes the trace at `path`, if it needs it.
+///
+/// # Errors
+/// The process still runs, the trace is none or cannot be written, or the spool is there but cannot be read.
+/// The trace is as readable afterwards as before.
+pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, TraceError> {
+    let path = path.as_ref();
+    let file = open_locked(path)?;
+    let reader = file.try_clone().map_err(|error| io_error("open", path, error))?;
+    let trace = TraceFile::from_file(reader, path)?;
+    let process = trace.process().cloned().ok_or_else(|| TraceError::NoProcess(path.to_owned()))?;
+    if trace.end().is_some() {
+        if let Ok(spool) = open_spool(&file, &process) {
+            remove_spool(&process, &spool);
+        }
+        return Ok(Outcome::AlreadyComplete);
+    }
+    let state = image_state(&process);
+    if state == ImageState::Running {
+        return Err(TraceError::Running(path.to_owned(), process.pid));
+    }
+    let replaced = state == ImageState::Replaced || has_later_image(path, &process);
+    let job = Job { file, path, trace, process, replaced, ending };
+    job.run()
+}
+
+fn open_locked(path: &Path) -> Result<File, TraceError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let file = file.map_err(|error| io_error("open", path, error))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| io_error("lock", path, error.into()))?;
+    Ok(file)
+}
+
+fn open_spool(trace: &File, process: &Process) -> Result<SpoolFile, SpoolError> {
+    let owner = trace.metadata()?.uid();
+    SpoolFile::open(spool_path(process), owner, process.pid, process.start_ticks)
+}
+
+fn spool_path(process: &Process) -> &Path {
+    Path::new(OsStr::from_bytes(&process.spool))
+}
+
+/// Removes the spool, unless its path means another file by now. Failing to is harmless.
+fn remove_spool(process: &Process, spool: &SpoolFile) {
+    let path = spool_path(process);
+    if fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == spool.identity()) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Whether the same process has a trace of a later image beside this one: then this image ended by `exec`.
+fn has_later_image(path: &Path, process: &Process) -> bool {
+    let number = |path: &Path| -> Option<(u32, u64)> {
+        let (pid, n) = path.file_name()?.to_str()?.strip_suffix(".trace")?.split_once('-')?;
+        Some((pid.parse().ok()?, n.parse().ok()?))
+    };
+    let (Some((pid, mine)), Some(dir)) = (number(path), path.parent()) else { return false };
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    entries.flatten().map(|entry| entry.path()).any(|other| {
+        number(&other).is_some_and(|(p, n)| p == pid && n > mine)
+            && TraceFile::open(&other).is_ok_and(|t| {
+                t.process().is_some_and(|p| p.pid == process.pid && p.start_ticks == process.start_ticks)
+            })
+    })
+}
+
+/// One trace being completed.
+struct Job<'a> {
+    file: File,
+    path: &'a Path,
+    trace: TraceFile,
+    process: Process,
+    replaced: bool,
+    ending: &'a Ending,
+}
+
+/// What is known to be missing, and since when.
+#[derive(Default)]
+struct Losses {
+    reasons: Vec<String>,
+    since: Option<u64>,
+}
+
+impl Losses {
+    fn add(&mut self, reason: String, since: u64) {
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+        self.since = Some(self.since.map_or(since, |before| before.min(since)));
+    }
+}
+
+impl Job<'_> {
+    fn run(self) -> Result<Outcome, TraceError> {
+        let mut losses = Losses::default();
+        let spool = self.spool(&mut losses)?;
+        let mut at = self.cut_tail()?;
+        let salvage = match &spool {
+            Some(spool) => self.salvage(spool, &mut at)?,
+            None => salvage::Salvage::default(),
+        };
+        let header = spool.as_ref().map(|s| *s.header());
+        let sample = header.and_then(|h| self.last_clock(&h));
+        let end = self.end(header.as_ref(), &salvage, sample, losses);
+        let mut closing = Vec::new();
+        meta::write_clock(&mut closing, sample.as_slice());
+        meta::write_end(&mut closing, &end);
+        self.append(&closing, &mut at)?;
+        if let Some(spool) = &spool {
+            remove_spool(&self.process, spool);
+        }
+        Ok(Outcome::Completed { end, salvaged: salvage.records })
+    }
+
+    /// The spool; `None` where it is gone for good, which is a loss.
+    fn spool(&self, losses: &mut Losses) -> Result<Option<SpoolFile>, TraceError> {
+        let path = spool_path(&self.process);
+        if self.process.spool.is_empty() {
+            losses.add("the process had no shared memory".into(), self.last_stamp());
+            return Ok(None);
+        }
+        match open_spool(&self.file, &self.process) {
+            Ok(spool) => Ok(Some(spool)),
+            Err(SpoolError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(io_error("read", path, error))
+            }
+            Err(error @ SpoolError::Version(_)) => Err(io_error("read", path, std::io::Error::other(error))),
+            Err(why) => {
+                let text = format!("the end is missing: shared memory {}: {why}", path.display());
+                losses.add(text, self.last_stamp());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Last stamp of any record in the trace.
+    fn last_stamp(&self) -> u64 {
+        let events = self.trace.frames().iter().filter(|f| f.header.kind == Kind::EVENTS);
+        events.map(|f| f.header.last_stamp).max().unwrap_or(0)
+    }
+
+    /// Cuts an unfinished last frame off; gives the offset to append at.
+    fn cut_tail(&self) -> Result<u64, TraceError> {
+        let len = self.trace.len();
+        let cut =
+            self.trace.damages().last().filter(|d| d.kind == DamageKind::Cut && d.offset + d.length == len);
+        let at = match cut {
+            Some(damage) => {
+                let result = self.file.set_len(damage.offset);
+                result.map_err(|error| io_error("cut", self.path, error))?;
+                damage.offset
+            }
+            None => len,
+        };
+        Ok(at.next_multiple_of(FRAME_ALIGN as u64))
+    }
+
+    fn append(&self, bytes: &[u8], at: &mut u64) -> Result<(), TraceError> {
+        self.file.write_all_at(bytes, *at).map_err(|error| io_error("write", self.path, error))?;
+        *at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn salvage(&self, spool: &SpoolFile, at: &mut u64) -> Result<salvage::Salvage, TraceError> {
+        let mut failed = None;
+        let result = salvage::salvage(&self.trace, spool, |frames| match self.append(frames, at) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => result.map_err(|error| io_error("read", spool_path(&self.process), error)),
+        }
+    }
+
+    /// The clock's last reading that stands in the spool's header, if it is later than those in the trace.
+    fn last_clock(&self, header: &SpoolHeader) -> Option<ClockSample> {
+        let samples = self.trace.clock_samples();
+        let (first, last) =
+            (samples.iter().min_by_key(|s| s.stamp)?, samples.iter().max_by_key(|s| s.stamp)?);
+        let since = header.clock_ns.checked_sub(first.monotonic_ns)?;
+        if header.clock_stamp <= last.stamp {
+            return None;
+        }
+        let sample = ClockSample {
+            stamp: header.clock_stamp,
+            monotonic_ns: header.clock_ns,
+            realtime_ns: first.realtime_ns.checked_add(since)?,
+        };
+        self.is_plausible(last, &sample).then_some(sample)
+    }
+
+    /// The two words of the reading may be of different times, if the process was killed between
+    /// storing them. The rate tells.
+    fn is_plausible(&self, last: &ClockSample, sample: &ClockSample) -> bool {
+        let process = &self.process;
+        let rate_known = process.clock == ClockKind::Monotonic
+            || process.clock_hz > 0
+            || self.trace.clock_samples().iter().any(|s| s.stamp != last.stamp);
+        let expected = self.trace.clock().ns(sample.stamp);
+        let elapsed = sample.monotonic_ns.saturating_sub(last.monotonic_ns);
+        !rate_known || expected.abs_diff(sample.realtime_ns) <= 50_000 + elapsed / 1000
+    }
+
+    fn end(
+        &self,
+        header: Option<&SpoolHeader>,
+        salvage: &salvage::Salvage,
+        sample: Option<ClockSample>,
+        mut losses: Losses,
+    ) -> End {
+        self.add_losses(header, salvage, &mut losses);
+        let (kind, exit_code, signal) = self.kind(header);
+        End {
+            kind,
+            exit_code,
+            signal,
+            stamp: self.end_stamp(kind, header, salvage, sample),
+            complete: losses.reasons.is_empty(),
+            reason: (!losses.reasons.is_empty()).then(|| losses.reasons.join("; ")),
+            incomplete_since: losses.since,
+            lost_events: header.map_or(0, |h| h.lost_events),
+            records: self.trace.streams().iter().map(|s| s.records).sum::<u64>() + salvage.records,
+        }
+    }
+
+    fn add_losses(&self, header: Option<&SpoolHeader>, salvage: &salvage::Salvage, losses: &mut Losses) {
+        if let Some(header) = header.filter(|h| h.lost_events > 0) {
+            let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
+            losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
+        }
+        // A gap of the trace that the spool did not fill, or a hole between the two.
+        let missing: u64 = salvage.gaps(&self.trace).map(|gap| gap.to - gap.from).sum();
+        if missing > 0 {
+            let since = salvage.gaps(&self.trace).map(|gap| gap.after_stamp).min().unwrap_or(0);
+            losses.add(format!("{missing} words of records are missing"), since);
+        }
+        if salvage.malformed > 0 {
+            let text = format!("{} buffers of the shared memory are damaged", salvage.malformed);
+            losses.add(text, salvage.malformed_after);
+        }
+    }
+
+    fn kind(&self, header: Option<&SpoolHeader>) -> (EndKind, Option<i32>, Option<i32>) {
+        let exited = header.is_some_and(|h| h.exit_called != 0);
+        let status = header.map(|h| (h.exit_code & 0xff) as i32);
+        if self.replaced {
+            (EndKind::Exec, None, None)
+        } else if let Some(signal) = self.ending.signal {
+            (EndKind::Signal, None, Some(signal))
+        } else if let Some(code) = self.ending.exit_code {
+            let kind = if exited || header.is_none() { EndKind::Exit } else { EndKind::UnderscoreExit };
+            (kind, Some(code), None)
+        } else if exited {
+            (EndKind::Exit, status, None)
+        } else {
+            (EndKind::Unknown, None, None)
+        }
+    }
+
+    /// When it ended: for `exit` the call, else when its end was seen; never before the last event.
+    fn end_stamp(
+        &self,
+        kind: EndKind,
+        header: Option<&SpoolHeader>,
+        salvage: &salvage::Salvage,
+        sample: Option<ClockSample>,
+    ) -> u64 {
+        let last_event = self.last_stamp().max(salvage.last_stamp);
+        let called = header.filter(|h| h.exit_called != 0).map(|h| h.exit_stamp);
+        let seen = self.ending.seen_ns.and_then(|ns| self.stamp_at(ns, sample));
+        match kind {
+            EndKind::Exit => called.or(seen),
+            EndKind::Exec => None,
+            _ => seen,
+        }
+        .unwrap_or(0)
+        .max(last_event)
+    }
+
+    /// The stamp at a time of `CLOCK_MONOTONIC`.
+    fn stamp_at(&self, monotonic_ns: u64, sample: Option<ClockSample>) -> Option<u64> {
+        let mut samples = self.trace.clock_samples().to_vec();
+        samples.extend(sample);
+        let first = samples.iter().min_by_key(|s| s.stamp)?;
+        let ns = first.realtime_ns.checked_add(monotonic_ns.checked_sub(first.monotonic_ns)?)?;
+        let clock = super::clock::Clock::new(&samples, self.process.clock, self.process.clock_hz);
+        Some(clock.stamp(ns))
+    }
+}
