@@ -12,10 +12,7 @@ pub fn bytes(n: u64) -> String {
         return format!("{n} B");
     }
     let mut value = n as f64 / KIB;
-    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB"].iter();
-    let mut unit = "KiB";
-    for next in units.by_ref() {
-        unit = next;
+    for unit in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
         if value.round() < KIB {
             return format!("{} {unit}", three_digits(value));
         }

@@ -18,6 +18,7 @@ pub mod html;
 mod names;
 mod plumbing;
 pub mod terminal;
+mod text;
 
 #[cfg(test)]
 mod fixture;

@@ -80,9 +80,10 @@ mod tests {
     #[test]
     fn short_names_stay() {
         assert_eq!(short("main"), None);
-        assert_eq!(short("std::vector<int, std::allocator<int> >::push_back(int const&)"), Some(
-            "std::vector<…>::push_back(…)".to_owned()
-        ));
+        assert_eq!(
+            short("std::vector<int, std::allocator<int> >::push_back(int const&)"),
+            Some("std::vector<…>::push_back(…)".to_owned())
+        );
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn is_standard(function: &str) -> bool {
         return if kind.contains("::") { in_namespace(kind) } else { in_namespace(interface) };
     }
     let name = bare(function);
-    in_namespace(function) || in_namespace(name) || WRAPPERS.contains(&name)
+    in_namespace(name) || WRAPPERS.contains(&name)
 }
 
 fn in_namespace(path: &str) -> bool {
@@ -146,7 +146,7 @@ fn bare(function: &str) -> &str {
             '<' => depth += 1,
             '>' => depth = depth.saturating_sub(1),
             '(' if depth == 0 => break,
-            ' ' if depth == 0 => start = at + 1,
+            ' ' if depth == 0 && !function[..at].ends_with("operator") => start = at + 1,
             _ => {}
         }
         at += c.len_utf8();
@@ -197,6 +197,7 @@ mod tests {
             "<app::main::{closure#0} as core::ops::FnOnce<()>>::call_once",
             "(anonymous namespace)::build(std::vector<int>)",
             "app::Set::operator<(app::Set const&)",
+            "app::Name::operator std::string() const",
             "",
         ] {
             assert!(!plumbing(name), "{name}");

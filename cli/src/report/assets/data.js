@@ -1,0 +1,83 @@
+// Gives names to the rows of arrays that the report's data is made of (see `html/data.rs`).
+
+const Data = (() => {
+  const NUMBERS = [
+    "allocations", "allocated", "deallocations", "deallocated", "active", "activeMemory", "ownPeak", "atPeak",
+    "short", "min", "p50", "p90", "p99", "max", "mean",
+  ];
+
+  function numbers(row) {
+    return Object.fromEntries(NUMBERS.map((name, at) => [name, row[at]]));
+  }
+
+  function json(id) {
+    return JSON.parse(byId(id).textContent);
+  }
+
+  function recording() {
+    return json("data-recording");
+  }
+
+  // The data of one process, read when it is first asked for.
+  const read = new Map();
+  function process(index) {
+    if (!read.has(index)) read.set(index, decode(json(`data-${index}`)));
+    return read.get(index);
+  }
+
+  function decode(raw) {
+    const string = (at) => (at === 0 ? null : raw.strings[at]);
+    const frames = raw.frames.map(([name, short, file, line, column, module, address, flags]) => ({
+      name: string(name),
+      short: string(short),
+      file: string(file),
+      line,
+      column,
+      module: string(module),
+      address,
+      inlined: (flags & 1) !== 0,
+      plumbing: (flags & 2) !== 0,
+    }));
+    const stacks = raw.stacks.map(([id, flags, telling, indices, row]) => ({
+      key: `s${id}`,
+      id,
+      truncated: (flags & 1) !== 0,
+      guessed: (flags & 2) !== 0,
+      telling,
+      frames: indices,
+      frame: telling < 0 ? null : frames[indices[telling]],
+      numbers: numbers(row),
+      stacks: null,
+      allStacks: 1,
+    }));
+    for (const stack of stacks) stack.stacks = [stack];
+    const sites = raw.sites.map(([frame, allStacks, held, row], at) => ({
+      key: `c${at}`,
+      frame: frame < 0 ? null : frames[frame],
+      numbers: numbers(row),
+      stacks: held.map((index) => stacks[index]),
+      allStacks,
+    }));
+    return {
+      frames,
+      stacks,
+      sites,
+      allStacks: raw.all_stacks,
+      allSites: raw.all_sites,
+      shortLived: raw.short_lived,
+      timeline: { times: raw.timeline[0], bytes: raw.timeline[1], blocks: raw.timeline[2], rss: raw.timeline[3] },
+      histogram: raw.histogram,
+      threads: raw.threads.map(([id, name, start, end]) => ({ id, name: string(name), start, end })),
+      allThreads: raw.all_threads,
+      modules: raw.modules.map(([path, buildId, start, end]) => ({
+        path: string(path) ?? "",
+        buildId: string(buildId),
+        start,
+        end,
+      })),
+      allModules: raw.all_modules,
+    };
+  }
+
+  return { recording, process };
+})();

@@ -1,0 +1,218 @@
+//! The report in the terminal: totals, then the top call sites.
+
+use std::io::{self, Write};
+
+use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame};
+
+use super::digest::{self, Digest, Ranking, Site};
+use super::format::{bytes, command_line, count, counted, duration, file_name, percent, utc};
+use super::names;
+use super::text::{clipped, columns, harmless};
+
+/// Narrower terminals get lines of this width.
+const NARROWEST: usize = 60;
+/// Process images that get a section of their own.
+const SECTIONS: usize = 5;
+/// Callers shown of a call site.
+const CALLERS: usize = 3;
+
+const RANKINGS: [Ranking; 4] = [Ranking::Peak, Ranking::Count, Ranking::Live, Ranking::Short];
+
+/// Writes the report of a snapshot in lines of at most `width` columns.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write(snapshot: &Snapshot, out: &mut impl Write, width: usize) -> io::Result<()> {
+    let mut page = Page { out, width: width.max(NARROWEST) };
+    page.line(0, &format!("memscope: {}", command_line(&snapshot.command)))?;
+    let start = snapshot.processes.first().map_or(0, |process| process.start_time);
+    let (reason, since) = (snapshot.incomplete_reason.as_deref(), snapshot.incomplete_since);
+    if let Some(why) = digest::incomplete(snapshot.complete, reason, since, start) {
+        page.wrapped(0, &format!("INCOMPLETE RECORDING: {why}."))?;
+    }
+    let order = digest::by_allocated(&snapshot.processes);
+    let sites = if order.len() > 1 { 5 } else { 10 };
+    for &process in order.iter().take(SECTIONS) {
+        page.process(&snapshot.processes[process], snapshot.complete, sites)?;
+    }
+    if let Some(others) = order.get(SECTIONS..).filter(|others| !others.is_empty()) {
+        page.blank()?;
+        let allocated = others.iter().map(|&at| snapshot.processes[at].stats.total_allocated);
+        let allocated = allocated.fold(0, u64::saturating_add);
+        let others = match others.len() {
+            1 => "1 other process that".to_owned(),
+            n => format!("{} other processes that together", count(n as u64)),
+        };
+        page.wrapped(0, &format!("Not shown: {others} allocated {}.", bytes(allocated)))?;
+    }
+    Ok(())
+}
+
+struct Page<'w, W> {
+    out: &'w mut W,
+    width: usize,
+}
+
+impl<W: Write> Page<'_, W> {
+    fn blank(&mut self) -> io::Result<()> {
+        writeln!(self.out)
+    }
+
+    fn line(&mut self, indent: usize, text: &str) -> io::Result<()> {
+        let text = clipped(&harmless(text), self.width - indent);
+        writeln!(self.out, "{:indent$}{text}", "")
+    }
+
+    /// A text over as many lines as it needs.
+    fn wrapped(&mut self, indent: usize, text: &str) -> io::Result<()> {
+        let mut line = String::new();
+        for word in text.split(' ') {
+            if !line.is_empty() && indent + columns(&line) + 1 + columns(word) > self.width {
+                self.line(indent, &line)?;
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        self.line(indent, &line)
+    }
+
+    fn process(&mut self, process: &Process, all_complete: bool, sites: usize) -> io::Result<()> {
+        self.blank()?;
+        self.line(0, &"─".repeat(self.width))?;
+        self.line(0, &format!("process {}  {}", process.pid, process.exe))?;
+        self.line(0, &command_line(&process.args))?;
+        let (started, ran) = (utc(process.start_time), duration(digest::ran(process)));
+        self.wrapped(0, &format!("started {started}, ran {ran}, {}", digest::ended(process)))?;
+        let (reason, since) = (process.incomplete_reason.as_deref(), process.incomplete_since);
+        match digest::incomplete(process.complete, reason, since, process.start_time) {
+            Some(why) => self.wrapped(0, &format!("INCOMPLETE: {why}."))?,
+            None if all_complete => self.line(0, "the recording is complete")?,
+            None => self.line(0, "the recording of this process is complete")?,
+        }
+        self.totals(process)?;
+        let digest = Digest::new(process);
+        RANKINGS.iter().try_for_each(|&ranking| self.ranking(&digest, ranking, sites))
+    }
+
+    fn totals(&mut self, process: &Process) -> io::Result<()> {
+        let stats = &process.stats;
+        let after = duration(stats.peak_time.saturating_sub(process.start_time));
+        self.blank()?;
+        for (name, blocks, size, note) in [
+            ("allocated", stats.total_allocations, stats.total_allocated, String::new()),
+            ("freed", stats.total_deallocations, stats.total_deallocated, String::new()),
+            ("live at the end", stats.active_allocations, stats.active_memory, String::new()),
+            ("peak", stats.peak_allocations, stats.peak_memory, format!("{after} after the start")),
+        ] {
+            let blocks = counted(blocks, "block");
+            let exact = format!("({} B)", count(size));
+            let row = format!("{name:<16}{blocks:>20}{:>12}  {exact:<18}  {note}", bytes(size));
+            self.line(2, row.trim_end())?;
+        }
+        let rest = [
+            (stats.reallocations, "reallocation"),
+            (stats.failed_allocations, "failed call"),
+            (stats.unknown_frees, "unknown free"),
+            (stats.inherited_frees, "inherited free"),
+            (stats.lost_events, "lost event"),
+            (stats.threads, "thread"),
+        ];
+        let rest: Vec<String> = rest.iter().map(|&(n, noun)| counted(n, noun)).collect();
+        self.wrapped(2, &rest.join(", "))
+    }
+
+    fn ranking(&mut self, digest: &Digest<'_>, ranking: Ranking, limit: usize) -> io::Result<()> {
+        let (title, none) = match ranking {
+            Ranking::Peak => ("live at the peak", "Nothing was live at the peak."),
+            Ranking::Count => ("number of allocations", "There was no allocation."),
+            Ranking::Allocated => ("bytes allocated", "There was no allocation."),
+            Ranking::Live => ("still live at the end", "Nothing was live at the end."),
+            Ranking::Short => ("allocations that lived under 1 ms", "No allocation lived under 1 ms."),
+        };
+        self.blank()?;
+        let top = digest.top_sites(ranking, limit);
+        if top.is_empty() {
+            return self.line(0, none);
+        }
+        let all = counted(digest.sites.len() as u64, "call site");
+        self.line(0, &format!("Top call sites by {title} ({} of {all})", top.len()))?;
+        for (rank, site) in (1..).zip(top) {
+            self.site(digest, ranking, rank, &digest.sites[site])?;
+        }
+        Ok(())
+    }
+
+    fn site(&mut self, digest: &Digest<'_>, ranking: Ranking, rank: usize, site: &Site) -> io::Result<()> {
+        let value = ranking.value(&site.stats);
+        let shown = match ranking {
+            Ranking::Count | Ranking::Short => count(value),
+            _ => bytes(value),
+        };
+        let share = percent(value, digest.total(ranking));
+        let mut row = format!("{rank:>3}. {shown:>12} {share:>6}  {}", note(ranking, &site.stats));
+        if site.stacks.len() > 1 {
+            row += &format!(", {} stacks", count(site.stacks.len() as u64));
+        }
+        self.line(0, &row)?;
+        let Some(&top) = digest.top_stacks(site, ranking, 1).first() else { return Ok(()) };
+        let stack = digest.stack(top);
+        let Some(telling) = digest.telling(stack) else { return self.line(7, "(no stack)") };
+        let frame = |index: u32| digest.process.frames.get(index as usize);
+        if let Some(frame) = frame(stack.frames[telling]) {
+            self.frame(7, "", frame)?;
+        }
+        let tells = |index: &&u32| digest.plumbing.get(**index as usize) == Some(&false);
+        let callers: Vec<u32> = stack.frames[telling + 1..].iter().filter(tells).copied().collect();
+        for caller in callers.iter().take(CALLERS).filter_map(|&index| frame(index)) {
+            self.frame(9, "← ", caller)?;
+        }
+        match callers.len().saturating_sub(CALLERS) {
+            0 if stack.truncated => self.line(9, "← (outer frames are missing)"),
+            0 => Ok(()),
+            more => self.line(9, &format!("← {}", counted(more as u64, "more caller"))),
+        }
+    }
+
+    /// One frame in one line: the function gives way first.
+    fn frame(&mut self, indent: usize, mark: &str, frame: &StackFrame) -> io::Result<()> {
+        let function = match &frame.function {
+            Some(name) => harmless(&names::short(name).unwrap_or_else(|| name.clone())),
+            None => format!("{:#x}", frame.address),
+        };
+        let mut place = String::new();
+        if let Some(file) = &frame.file {
+            place += &format!("  {}", file_name(file));
+            place += &frame.line.map_or_else(String::new, |line| format!(":{line}"));
+        }
+        if let Some(module) = &frame.module {
+            place += &format!("  [{}]", file_name(module));
+        }
+        let place = harmless(&place);
+        let room = (self.width - indent - columns(mark)).saturating_sub(columns(&place));
+        self.line(indent, &format!("{mark}{}{place}", clipped(&function, room.max(24))))
+    }
+}
+
+/// What else a row of a ranking says.
+fn note(ranking: Ranking, stats: &SiteStats) -> String {
+    let allocations = counted(stats.allocations, "allocation");
+    match ranking {
+        Ranking::Peak => format!("{allocations} of {} in all", bytes(stats.allocated)),
+        Ranking::Count | Ranking::Allocated => {
+            format!(
+                "{}, {} on average",
+                bytes(stats.allocated),
+                bytes(stats.allocated / stats.allocations.max(1))
+            )
+        }
+        Ranking::Live => format!("{} of {allocations}", counted(stats.active_allocations, "block")),
+        Ranking::Short => format!("of {allocations}, mean lifetime {}", duration(stats.lifetime_ns.mean)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+use memscope_shared::model::Stack;
+
+use super::super::fixture::{self, HOSTILE};
+use super::*;
+
+fn report(snapshot: &Snapshot, width: usize) -> String {
+    let mut out = Vec::new();
+    write(snapshot, &mut out, width).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn totals_and_rankings_are_those_of_the_snapshot() {
+    let snapshot = fixture::snapshot(500, 12);
+    let text = report(&snapshot, 100);
+    let stats = &snapshot.processes[0].stats;
+    for expected in [
+        format!("({} B)", count(stats.total_allocated)),
+        counted(stats.total_allocations, "block"),
+        counted(stats.active_allocations, "block"),
+        "2.00 s after the start".to_owned(),
+        "3 unknown frees".to_owned(),
+        "started 2023-11-14 22:13:20.123 UTC, ran 3.21 s, exited with 0".to_owned(),
+        "Top call sites by live at the peak (10 of ".to_owned(),
+        "Top call sites by number of allocations (10 of ".to_owned(),
+        "Top call sites by still live at the end (10 of ".to_owned(),
+        "Top call sites by allocations that lived under 1 ms (10 of ".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected}\n{text}");
+    }
+    let digest = Digest::new(&snapshot.processes[0]);
+    let first = &digest.sites[digest.top_sites(Ranking::Peak, 1)[0]];
+    let shown = format!("  1. {:>12}", bytes(first.stats.memory_at_peak));
+    assert!(text.contains(&shown), "{shown}\n{text}");
+}
+
+#[test]
+fn lines_fit_and_steer_nothing() {
+    let mut snapshot = fixture::family(9);
+    snapshot.command = HOSTILE.map(str::to_owned).to_vec();
+    for width in [0, 60, 80, 120] {
+        for line in report(&snapshot, width).split('\n') {
+            assert!(columns(line) <= width.max(NARROWEST), "{width}: {line}");
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn many_processes_are_cut_to_those_that_allocated_most() {
+    let snapshot = fixture::family(9);
+    let text = report(&snapshot, 100);
+    assert_eq!(text.lines().filter(|line| line.starts_with("process ")).count(), SECTIONS);
+    let most = &snapshot.processes[digest::by_allocated(&snapshot.processes)[0]];
+    let first = text.lines().find(|line| line.starts_with("process ")).unwrap();
+    assert!(first.starts_with(&format!("process {} ", most.pid)));
+    assert!(text.contains("INCOMPLETE RECORDING: the output directory's file system is full; from 2.10 s"));
+    assert!(text.contains("Not shown: 5 other processes that together allocated "));
+}
+
+#[test]
+fn the_same_snapshot_reads_the_same() {
+    assert_eq!(report(&fixture::family(3), 90), report(&fixture::family(3), 90));
+}
+
+#[test]
+fn nothing_recorded_and_broken_stacks_read_well() {
+    let mut snapshot =
+        Snapshot { processes: vec![Process::default()], complete: true, ..Snapshot::default() };
+    assert!(report(&snapshot, 80).contains("There was no allocation."));
+    let stats = SiteStats { allocations: 2, allocated: 10, ..SiteStats::default() };
+    snapshot.processes[0].stacks =
+        vec![Stack { frames: vec![4, 4], stats, ..Stack::default() }, Stack { stats, ..Stack::default() }];
+    let text = report(&snapshot, 80);
+    assert!(text.contains("(no stack)") && text.contains("4     0%"), "{text}");
+    assert!(report(&Snapshot::default(), 80).contains("memscope: "));
+}
