@@ -1,0 +1,28 @@
+//! The corners of the malloc family.
+
+use memscope_tests::program;
+
+crate::cases! { program::c("edges", &[]), "nothing":
+    malloc_zero malloc_zero_kept calloc_zero realloc_to_zero realloc_null_to_zero reallocarray_to_zero
+    free_null posix_memalign_zero
+    malloc_fails calloc_overflow realloc_fails realloc_null_fails reallocarray_overflow
+    memalign_fails valloc_fails pvalloc_fails posix_memalign_fails posix_memalign_bad_alignment
+    memalign_odd memalign_zero aligned_alloc_any_size memalign_huge_alignment
+    five_gibibytes mapped_blocks
+    free_of_unknown realloc_of_unknown realloc_of_unknown_fails realloc_of_unknown_to_zero
+    errno_kept
+}
+
+/// 800,000 events: buffers go to the writer on the way, and `errno` survives that.
+#[test]
+fn errno_kept_over_buffers() {
+    use memscope_tests::Record;
+    use memscope_tests::said::{Said, Tally};
+
+    let program = program::c("edges", &[]);
+    let run = |case| Record::new([&program]).arg(case).allocations("none").success();
+    let recorded = run("errno_kept_over_buffers");
+    let said = Said::parse(&recorded.ran.stdout);
+    let less = run("nothing").process();
+    assert_eq!(Tally::difference(&recorded.process().stats, &less.stats), said.tally);
+}

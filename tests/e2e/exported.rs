@@ -1,0 +1,103 @@
+//! The library's dynamic symbol table: what it shows to the program, and what it needs of it.
+
+use memscope_tests::artifacts;
+use memscope_tests::elf::{dynamic_symbols, needed};
+
+/// The malloc family.
+const C: [&str; 14] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "free",
+    "cfree",
+    "memalign",
+    "posix_memalign",
+    "aligned_alloc",
+    "valloc",
+    "pvalloc",
+    "free_sized",
+    "free_aligned_sized",
+    "malloc_usable_size",
+];
+
+/// Every form of operator new and delete, as the Itanium ABI names them.
+const CXX: [&str; 20] = [
+    "_Znwm",
+    "_Znam",
+    "_ZnwmRKSt9nothrow_t",
+    "_ZnamRKSt9nothrow_t",
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    "_ZnwmSt11align_val_tRKSt9nothrow_t",
+    "_ZnamSt11align_val_tRKSt9nothrow_t",
+    "_ZdlPv",
+    "_ZdaPv",
+    "_ZdlPvm",
+    "_ZdaPvm",
+    "_ZdlPvRKSt9nothrow_t",
+    "_ZdaPvRKSt9nothrow_t",
+    "_ZdlPvSt11align_val_t",
+    "_ZdaPvSt11align_val_t",
+    "_ZdlPvmSt11align_val_t",
+    "_ZdaPvmSt11align_val_t",
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+];
+
+#[test]
+fn every_hooked_function_is_exported() {
+    let symbols = dynamic_symbols(&artifacts::library());
+    // malloc_usable_size allocates nothing: it may be left to the allocator.
+    for name in C.iter().filter(|name| **name != "malloc_usable_size") {
+        assert!(symbols.iter().any(|s| s.defined && s.name == *name), "{name} is not exported");
+    }
+}
+
+#[test]
+fn nothing_else_is_exported() {
+    let symbols = dynamic_symbols(&artifacts::library());
+    let others: Vec<_> = symbols
+        .iter()
+        .filter(|s| s.defined)
+        .map(|s| s.name.as_str())
+        .filter(|name| !C.contains(name) && !CXX.contains(name) && !name.starts_with("memscope_"))
+        .collect();
+    assert!(others.is_empty(), "exported, but neither the malloc family nor memscope's: {others:?}");
+}
+
+/// (major, minor) of `GLIBC_2.31`.
+fn version(name: &str) -> Option<(u32, u32)> {
+    let mut parts = name.strip_prefix("GLIBC_")?.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+#[test]
+fn nothing_newer_than_glibc_2_31_is_needed() {
+    let symbols = dynamic_symbols(&artifacts::library());
+    let versions: Vec<_> = symbols.iter().filter(|s| !s.defined).map(|s| (s, version(&s.version))).collect();
+    assert!(versions.iter().any(|(_, v)| v.is_some()), "it needs something of glibc");
+    for (symbol, version) in versions {
+        let private = symbol.version == "GLIBC_PRIVATE";
+        assert!(!private && version.is_none_or(|v| v <= (2, 31)), "needs {symbol:?}");
+    }
+}
+
+/// In a program that has no C++ or compression library, ours must not bring one in.
+#[test]
+fn only_glibcs_own_libraries_are_needed() {
+    let allowed =
+        ["libc.so.6", "ld-linux-x86-64.so.2", "libdl.so.2", "libpthread.so.0", "libgcc_s.so.1", "libm.so.6"];
+    let others: Vec<_> =
+        needed(&artifacts::library()).into_iter().filter(|name| !allowed.contains(&name.as_str())).collect();
+    assert!(others.is_empty(), "needs {others:?}");
+}
+
+/// The copy that the command line carries is the library that is built on its own.
+#[test]
+fn the_carried_library_is_the_same() {
+    let printed = memscope_tests::Cmd::new([artifacts::cli()]).arg("preload-path").run().success().out();
+    let carried = std::path::PathBuf::from(printed.trim_end());
+    assert!(carried.is_absolute(), "{printed:?}");
+    assert_eq!(dynamic_symbols(&carried), dynamic_symbols(&artifacts::library()));
+}

@@ -1,0 +1,104 @@
+//! The same stacks as gdb shows at a breakpoint in the allocation function.
+
+use std::ffi::OsStr;
+
+use memscope_tests::{Cmd, Process, Record, program};
+
+/// The function names of gdb's backtrace where `function` is called with `size` as its `register`, without that
+/// function itself, down to `main`.
+fn backtrace(command: &Cmd, function: &str, condition: &str) -> Vec<String> {
+    let mut argv: Vec<_> = ["gdb", "--batch", "-nx"].map(Into::into).to_vec();
+    for line in [
+        "set debuginfod enabled off",
+        "set breakpoint pending on",
+        "set confirm off",
+        "set pagination off",
+        "set width 0",
+        "set startup-with-shell off",
+        "handle SIGUSR1 nostop noprint pass",
+        &format!("break {function} if {condition}"),
+        "run",
+        "backtrace",
+    ] {
+        argv.extend(["-ex".into(), line.into()]);
+    }
+    argv.push("--args".into());
+    argv.extend(command.argv().iter().cloned());
+    let ran = command.with_argv(argv).run();
+    let frames: Vec<String> = ran.out().lines().filter_map(frame_name).collect();
+    let main = frames
+        .iter()
+        .position(|name| name == "main")
+        .unwrap_or_else(|| panic!("no backtrace:\n{}", ran.tail()));
+    frames[1..=main].to_vec()
+}
+
+/// `#2  0x0000555555555335 in outer (n=3) at stacks.c:9` or `#0  inner (n=3) at stacks.c:7`
+fn frame_name(line: &str) -> Option<String> {
+    let rest = line.strip_prefix('#')?.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    let rest = rest
+        .split_once(" in ")
+        .filter(|(address, _)| address.starts_with("0x"))
+        .map_or(rest, |(_, rest)| rest);
+    Some(rest.split(" (").next()?.split('(').next()?.to_owned())
+}
+
+/// The recorded names of the block of this size, down to `main`.
+#[track_caller]
+fn recorded(process: &Process, size: u64) -> Vec<String> {
+    let names = process.names(process.one_sized(size));
+    let main = names.iter().position(|name| name == "main").unwrap_or_else(|| panic!("no main in {names:?}"));
+    names[..=main].to_vec()
+}
+
+fn compare(argv: &[&OsStr], size: u64) {
+    let command = Cmd::new(argv);
+    let process = Record::of(command.clone()).success().process();
+    let ours = recorded(&process, size);
+    let gdbs = backtrace(&command, "malloc", &format!("$rdi == {size}"));
+    // A signal's trampoline is `<signal handler called>` to gdb.
+    let plain = |names: Vec<String>| -> Vec<String> {
+        names
+            .into_iter()
+            .filter(|name| !name.contains("signal handler") && !name.contains("restore_rt"))
+            .collect()
+    };
+    assert_eq!(plain(ours), plain(gdbs));
+}
+
+#[test]
+fn of_the_small_program() {
+    let program = program::c("stacks", &["-fomit-frame-pointer"]);
+    for (case, size) in [
+        ("chain", 10007),
+        ("inlined", 10009),
+        ("odd_frames", 10065),
+        ("callback", 10069),
+        ("signal", 10079),
+        ("tail_call", 10037),
+    ] {
+        compare(&[program.as_os_str(), case.as_ref()], size);
+    }
+}
+
+/// A real interpreter: 33 bytes of header before a string of bytes.
+#[test]
+fn of_python() {
+    let size = 1_234_567 + 33;
+    let script = "import json\nclass A:\n  def __getitem__(self, i):\n    return bytes(1234567)\n\
+                  sorted([2, 1], key=lambda x: len(A()[x]) if x == 1 else 0)";
+    let command =
+        Cmd::new(["python3", "-S", "-c", script]).env("PYTHONMALLOC", "malloc").env("PYTHONHASHSEED", "0");
+    let process = Record::of(command.clone()).success().snapshot().processes.pop().expect("a process");
+    let ours = recorded(&process, size);
+    let interpreter = Cmd::new([process.exe.as_str(), "-S", "-c", script])
+        .env("PYTHONMALLOC", "malloc")
+        .env("PYTHONHASHSEED", "0");
+    let allocator =
+        if process.names(process.one_sized(size))[0].contains("Calloc") { "calloc" } else { "malloc" };
+    let condition =
+        if allocator == "calloc" { format!("$rdi * $rsi == {size}") } else { format!("$rdi == {size}") };
+    let gdbs = backtrace(&interpreter, allocator, &condition);
+    assert!(ours.len() > 15, "deep enough to mean something: {ours:?}");
+    assert_eq!(ours, gdbs);
+}
