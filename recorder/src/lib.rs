@@ -4,6 +4,9 @@
 //! [`spool`] is the memory between them, [`start`] brings it all up and down, [`sys`] calls the kernel.
 //! This crate exports no C symbol; `preload/` puts the hooks around it.
 
+pub mod clock;
+pub mod heap;
+pub mod process;
 pub mod program;
 pub mod spool;
 pub mod start;

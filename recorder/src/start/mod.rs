@@ -1,1 +1,207 @@
-//! start.
+//! Bringing the recording up and down: [`settings`], the [`directory`], the constructor's work, a forked
+//! child's, and the [`end`].
+
+pub mod directory;
+pub mod end;
+mod environment;
+mod export;
+pub mod settings;
+mod threads;
+
+pub use threads::watch_thread_end;
+
+use crate::clock::{self, Sample};
+use crate::process::{self, Phase, Process};
+use crate::program::birth;
+use crate::program::tls::Unrecorded;
+use crate::spool::file::SpoolFile;
+use crate::sys::{Errno, file, memory, process as os};
+use crate::writer::channel::Channel;
+use crate::writer::sink::Sink;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use directory::Directory;
+use memscope_shared::trace::{ClockKind, meta};
+use settings::{Format, Settings};
+
+/// What a recording keeps for children and for its end. Not wiped by a fork.
+#[derive(Clone, Debug)]
+pub struct Context {
+    directory: Directory,
+    /// The process that this context belongs to.
+    pid: u32,
+    /// `memscope-cli run` completes the trace.
+    launched: bool,
+    auto_export: bool,
+    follow: bool,
+    thread: bool,
+    quiet: bool,
+    format: Format,
+    export_path: Vec<u8>,
+    cli: Option<std::ffi::CString>,
+    clock_hz: u64,
+}
+
+static CONTEXT: AtomicPtr<Context> = AtomicPtr::new(null_mut());
+
+fn context() -> Option<&'static Context> {
+    // SAFETY: contexts are made once per process image and never freed.
+    unsafe { CONTEXT.load(Ordering::Acquire).as_ref() }
+}
+
+/// One line of ours on stderr.
+pub fn say(text: &str) {
+    file::complain(format!("memscope: {text}\n").as_bytes());
+}
+
+/// The constructor's work: reads the settings, makes directory, spool and trace. Never fails: where nothing
+/// can be recorded it says so and steps aside.
+pub fn start() {
+    let Some(process) = process::get() else { return };
+    {
+        let _ours = Unrecorded::begin();
+        // The main thread is thread 1 and knows the process, whether it has allocated yet or not.
+        birth::ensure_begun(process);
+        if process.phase() != Phase::Early {
+            return;
+        }
+        match prepare(process) {
+            Ok(Some(context)) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
+            Ok(None) => return step_aside(process),
+            Err((what, error)) => {
+                say(&format!("not recording: {what}: {}", error.text()));
+                return step_aside(process);
+            }
+        }
+        threads::make_key();
+        environment::watch_exit();
+        process.call_threads();
+    }
+    birth::take_stock();
+}
+
+fn step_aside(process: &Process) {
+    process.set_phase(Phase::Off);
+    process.call_threads();
+}
+
+/// Reads the settings and opens the recording; `None` where this process is not to be recorded.
+fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)> {
+    let settings = environment::settings();
+    let wanted = settings.output.as_deref();
+    let directory = Directory::make(wanted).map_err(|error| {
+        let name = String::from_utf8_lossy(wanted.unwrap_or(b"memscope-PROGRAM-PID")).into_owned();
+        (format!("cannot make the recording directory {name} (MEMSCOPE_OUTPUT names another)"), error)
+    })?;
+    let launched = directory.has_launcher();
+    let first = (settings.follow && !settings.auto_export) || directory.is_first();
+    if !settings.follow && !first {
+        return Ok(None);
+    }
+    let context = make_context(settings, directory, launched, first, process);
+    if !launched {
+        environment::name_directory(context.directory.path());
+    }
+    open(process, &context, None).map_err(|error| {
+        (format!("cannot write into {}", String::from_utf8_lossy(context.directory.path())), error)
+    })?;
+    Ok(Some(context))
+}
+
+fn make_context(
+    settings: Settings,
+    directory: Directory,
+    launched: bool,
+    first: bool,
+    process: &Process,
+) -> Context {
+    let path = settings.export_path.unwrap_or_else(|| b"memscope_final_snapshot".to_vec());
+    Context {
+        directory,
+        pid: os::pid(),
+        launched,
+        auto_export: settings.auto_export && first && !launched,
+        follow: settings.follow,
+        thread: settings.thread,
+        quiet: settings.quiet,
+        format: settings.export_format,
+        export_path: directory::absolute(&path).unwrap_or(path),
+        cli: settings.cli,
+        clock_hz: clock_hz(process.first_sample(), clock::sample()),
+    }
+}
+
+/// The recording of a forked child: its own spool and trace. Runs in the child's first call.
+pub fn forked_child(process: &'static Process) {
+    let Some(parent) = context() else { return process.set_phase(Phase::Off) };
+    if !parent.follow {
+        return process.set_phase(Phase::Off);
+    }
+    let context = Context { pid: os::pid(), auto_export: false, ..parent.clone() };
+    match open(process, &context, Some(parent.pid)) {
+        Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
+        Err(error) => {
+            say(&format!("a child process is not recorded: {}", error.text()));
+            process.set_phase(Phase::Off);
+        }
+    }
+}
+
+/// Makes spool and trace and goes over to recording.
+fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) -> Result<(), Errno> {
+    // SAFETY: one thread opens a process's recording, and others can't see the spool before that.
+    unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path()) }?;
+    let samples = [process.first_sample(), clock::sample()];
+    let what = describe_process(process.spool(), context, forked_from);
+    let sink = create_trace(context, &what, &samples).inspect_err(|_| process.spool().remove())?;
+    process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
+    process.set_phase(Phase::Recording);
+    process.writer.write_early(process);
+    Ok(())
+}
+
+/// The first number that is not taken.
+fn create_trace(context: &Context, what: &meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
+    for number in 0.. {
+        let path = context.directory.file(&format!("{}-{number}.trace", context.pid));
+        match Sink::create(&path, what, samples) {
+            Err(Errno::EEXIST) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::EEXIST)
+}
+
+fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u32>) -> meta::Process {
+    meta::Process {
+        pid: context.pid,
+        parent_pid: os::parent_pid(),
+        start_ticks: os::start_ticks(),
+        parent_start_ticks: 0,
+        exe: directory::executable(),
+        args: arguments(),
+        page_size: memory::PAGE as u64,
+        clock: if clock::is_tsc() { ClockKind::Tsc } else { ClockKind::Monotonic },
+        clock_hz: context.clock_hz,
+        spool: spool.path().to_bytes().to_vec(),
+        forked: forked_from.is_some(),
+        execed: false,
+        library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
+    }
+}
+
+fn arguments() -> Vec<Vec<u8>> {
+    let mut text = vec![0; 256 << 10];
+    let n = os::read_file(c"/proc/self/cmdline", &mut text).unwrap_or(0);
+    let text = &text[..n];
+    text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
+}
+
+/// Steps of the clock in a second, by two samples; 0 where they lie too close.
+fn clock_hz(from: Sample, to: Sample) -> u64 {
+    let ns = u128::from(to.monotonic_ns.saturating_sub(from.monotonic_ns));
+    if ns < 20_000 {
+        return 0;
+    }
+    (u128::from(to.stamp.saturating_sub(from.stamp)) * 1_000_000_000 / ns) as u64
+}

@@ -56,3 +56,13 @@ pub unsafe fn advise(address: *mut u8, len: usize, advice: i32) -> Result<(), Er
     // SAFETY: as promised by the caller.
     unsafe { syscall(libc::SYS_madvise, [address as usize, len, advice as usize, 0, 0, 0]) }.map(drop)
 }
+
+/// True where the 8 bytes at `address` can be read, asked of the kernel: a change of the signal mask with a
+/// nonsensical `how` first reads the mask (EFAULT where it can't) and then refuses (EINVAL), changing nothing.
+#[must_use]
+pub fn is_readable(address: usize) -> bool {
+    let args = [usize::MAX, address, 0, 8, 0, 0];
+    // SAFETY: the kernel only reads, and checks the address itself.
+    let asked = unsafe { syscall(libc::SYS_rt_sigprocmask, args) };
+    asked == Err(Errno(libc::EINVAL))
+}

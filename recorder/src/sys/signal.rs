@@ -18,6 +18,17 @@ impl Blocked {
     }
 }
 
+impl Blocked {
+    /// Takes back a SIGXFSZ that a call of ours has raised for this thread.
+    pub fn discard_size_limit(&self) {
+        let only = 1_u64 << (libc::SIGXFSZ - 1);
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let args = [&raw const only as usize, 0, &raw const now as usize, 8, 0, 0];
+        // SAFETY: mask and time are valid for the call; no information is asked for.
+        let _ = unsafe { syscall(libc::SYS_rt_sigtimedwait, args) };
+    }
+}
+
 impl Drop for Blocked {
     fn drop(&mut self) {
         set_mask(libc::SIG_SETMASK, self.before);

@@ -1,1 +1,163 @@
-//! writer.
+//! The writer: from full buffers to frames of the trace.
+//!
+//! [`channel`] carries full buffers, [`thread`] is our thread, [`drain`] its loop, [`sink`] makes frames and appends
+//! them, [`compress`] is zstd. What is here runs on our thread; where none lives (it was never started, or the
+//! process was forked) a thread of the program does the same work under the same lock.
+
+pub mod channel;
+pub mod compress;
+mod drain;
+pub mod sink;
+mod thread;
+
+use crate::process::{Phase, Process};
+use crate::spool::buffer::Buffer;
+use crate::sys::signal::Blocked;
+use crate::sys::{futex, process as os};
+use channel::Channel;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::time::Duration;
+use sink::Sink;
+
+/// No thread of ours yet; one is started when the first buffer is full.
+const NONE: u32 = 0;
+/// One thread is being started.
+const STARTING: u32 = 1;
+/// Our thread runs.
+const RUNNING: u32 = 2;
+/// No thread of ours: the program's threads write.
+const FORBIDDEN: u32 = 3;
+/// Our thread has ended.
+const STOPPED: u32 = 4;
+
+/// The writer's part of the process. Valid when all bytes are zero.
+#[derive(Debug)]
+pub struct Writer {
+    state: AtomicU32,
+    channel: AtomicPtr<Channel>,
+    sink: AtomicPtr<Sink>,
+    lock: AtomicU32,
+    /// Counts what our thread should look at; it sleeps on it.
+    calls: AtomicU32,
+    asleep: AtomicU32,
+    stop: AtomicU32,
+    stopped: AtomicU32,
+}
+
+/// The sink, held by one thread at a time, with signals blocked.
+struct Held<'a> {
+    writer: &'a Writer,
+    sink: &'a mut Sink,
+    _signals: Blocked,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.writer.lock.store(0, Ordering::Release);
+    }
+}
+
+impl Writer {
+    /// Gets channel and trace; from now on buffers can be handed over.
+    pub fn open(&self, channel: Box<Channel>, sink: Box<Sink>, may_have_thread: bool) {
+        self.channel.store(Box::into_raw(channel), Ordering::Release);
+        self.sink.store(Box::into_raw(sink), Ordering::Release);
+        if !may_have_thread {
+            self.state.store(FORBIDDEN, Ordering::Release);
+        }
+    }
+
+    fn channel(&self) -> Option<&Channel> {
+        // SAFETY: set once, never freed.
+        unsafe { self.channel.load(Ordering::Acquire).as_ref() }
+    }
+
+    fn hold(&self) -> Option<Held<'_>> {
+        let signals = Blocked::all();
+        while self.lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            os::yield_now();
+        }
+        // SAFETY: set once, never freed, and the lock makes us its only user.
+        match unsafe { self.sink.load(Ordering::Acquire).as_mut() } {
+            Some(sink) => Some(Held { writer: self, sink, _signals: signals }),
+            None => {
+                self.lock.store(0, Ordering::Release);
+                None
+            }
+        }
+    }
+
+    /// Takes a full buffer from a thread of the program.
+    pub fn hand_over(&self, process: &'static Process, buffer: Buffer) {
+        let Some(channel) = self.channel() else { return };
+        loop {
+            // A signal handler that sends inside of a send could wait for it without end.
+            let blocked = Blocked::all();
+            let sent = channel.send(buffer);
+            drop(blocked);
+            if sent {
+                break;
+            }
+            if !self.write_if_nobody_does(process) {
+                os::yield_now();
+            }
+            if process.phase() != Phase::Recording {
+                return;
+            }
+        }
+        if self.state.load(Ordering::Acquire) == NONE {
+            self.start(process);
+        }
+        if self.state.load(Ordering::Acquire) == RUNNING {
+            self.call();
+        } else {
+            self.write_if_nobody_does(process);
+        }
+    }
+
+    /// Wakes our thread.
+    fn call(&self) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) != 0 {
+            futex::wake(&self.calls, 1);
+        }
+    }
+
+    fn start(&self, process: &'static Process) {
+        if self.state.compare_exchange(NONE, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            let state = if thread::spawn(process) { RUNNING } else { FORBIDDEN };
+            // The thread may have run and stopped by now.
+            let _ = self.state.compare_exchange(STARTING, state, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
+    /// Where no thread of ours lives, writes what is queued; true where something was.
+    pub fn write_if_nobody_does(&self, process: &'static Process) -> bool {
+        if matches!(self.state.load(Ordering::Acquire), STARTING | RUNNING) {
+            return false;
+        }
+        self.hold().is_some_and(|held| drain::queued(process, self, held.sink))
+    }
+
+    /// Writes the early phase's buffers; the constructor calls this before the phase is `Recording`.
+    pub fn write_early(&self, process: &'static Process) {
+        if let Some(held) = self.hold() {
+            drain::early(process, held.sink);
+        }
+    }
+
+    /// Writes everything that there is and the end of the trace; true where it is complete. Our thread does it, or
+    /// where there is none the caller; for at most `patience`.
+    pub fn finish(&self, process: &'static Process, patience: Duration) -> bool {
+        self.stop.store(1, Ordering::SeqCst);
+        if self.state.compare_exchange(NONE, FORBIDDEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            || self.state.load(Ordering::Acquire) == FORBIDDEN
+        {
+            return self.hold().is_some_and(|held| drain::finish(process, self, held.sink));
+        }
+        self.call();
+        futex::wake(&self.calls, 1);
+        futex::wait(&self.stopped, 0, patience);
+        self.stopped.load(Ordering::Acquire) == 1
+    }
+}

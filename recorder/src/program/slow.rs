@@ -1,0 +1,218 @@
+//! The slow path of a record: no room, or somebody has called the thread.
+
+use super::birth;
+use super::stack::Sink;
+use super::thread::ThreadState;
+use super::tls;
+use crate::process::{self, EARLY_BUFFERS, Phase, Process};
+use crate::spool::buffer::Buffer;
+use crate::start::end;
+use crate::sys::time;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use memscope_shared::record::{Module, head, kind};
+use memscope_shared::spool::header;
+
+/// A wait for a buffer without any progress that lasts this long ends the recording.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes room for the next record (with [`ThreadState::is_due`]'s slack). False: nothing can be recorded.
+///
+/// # Safety
+/// The calling thread owns the state and holds its guard.
+#[cold]
+#[inline(never)]
+#[must_use]
+pub unsafe fn prepare(state: *mut ThreadState) -> bool {
+    // SAFETY: as promised.
+    unsafe {
+        if (*state).stream.load(Ordering::Relaxed) == 0 && !birth::reborn(state) {
+            tls::set(tls::OURS);
+            return false;
+        }
+        let Some(process) = process::get() else { return false };
+        loop {
+            match process.phase() {
+                Phase::Early | Phase::Recording => {}
+                Phase::Off => {
+                    tls::set(tls::OURS);
+                    return false;
+                }
+                Phase::Unborn | Phase::Ended | Phase::Finished => return false,
+            }
+            if let Some(buffer) = (*state).filling() {
+                let early = buffer.header().private.load(Ordering::Relaxed) == 1;
+                if early && process.phase() == Phase::Recording && migrate(process, state, buffer) {
+                    continue;
+                }
+                ThreadState::reset_limit(state);
+                if !ThreadState::is_due(state) {
+                    return true;
+                }
+                ThreadState::leave_buffer(state);
+                hand_over(process, buffer);
+            }
+            let Some(buffer) = acquire(process) else { return false };
+            let (stream, thread) = ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
+            buffer.adopt(stream.into(), thread.into(), ThreadState::position(state));
+            ThreadState::fill(state, buffer, 0);
+        }
+    }
+}
+
+/// As [`prepare`], but cheap where nothing is due.
+///
+/// # Safety
+/// As for [`prepare`].
+pub unsafe fn ready(state: *mut ThreadState) -> bool {
+    // SAFETY: as promised.
+    unsafe { !ThreadState::is_due(state) || prepare(state) }
+}
+
+/// Copies what a private buffer holds into one of the spool, now that there is one, so that it outlives
+/// the process. True where the state's buffer changed.
+///
+/// # Safety
+/// The calling thread owns the state; `old` is its buffer.
+unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffer) -> bool {
+    let Some(new) = process.pool.take(process.spool()) else { return false };
+    if new.header().private.load(Ordering::Relaxed) == 1 {
+        process.pool.give(new);
+        // The spool can't grow: not to be asked again for this buffer.
+        old.header().private.store(2, Ordering::Relaxed);
+        return false;
+    }
+    // SAFETY: both buffers are the thread's own; the old one stays mapped, since the writer may be reading it. Its
+    // words that the writer has taken already are taken only once: positions tell.
+    unsafe {
+        let filled = ThreadState::filled(state);
+        core::ptr::copy_nonoverlapping(old.words(), new.words(), filled);
+        let (stream, thread) = ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
+        new.adopt(stream.into(), thread.into(), ThreadState::position(state));
+        new.header().committed.store(filled as u64, Ordering::Release);
+        ThreadState::fill(state, new, filled);
+    }
+    true
+}
+
+/// Gives a full buffer to the writer; where none lives, writes it.
+pub fn hand_over(process: &'static Process, buffer: Buffer) {
+    if process.phase() == Phase::Early {
+        let index = process.early_count.fetch_add(1, Ordering::AcqRel);
+        match process.early.get(index) {
+            Some(slot) => slot.store(buffer.address(), Ordering::Release),
+            None => process.early_count.store(EARLY_BUFFERS + 1, Ordering::Release),
+        }
+        return;
+    }
+    process.writer.hand_over(process, buffer);
+}
+
+/// A free buffer; waits for one where it must. `None` ends the recording (or it has ended meanwhile).
+fn acquire(process: &'static Process) -> Option<Buffer> {
+    if process.phase() == Phase::Early {
+        return process.pool.private();
+    }
+    let mut progress = (process.pool.returns(), time::monotonic_ns());
+    loop {
+        let seen = process.pool.returns();
+        if let Some(buffer) = process.pool.take(process.spool()) {
+            return Some(buffer);
+        }
+        if process.phase() != Phase::Recording {
+            return None;
+        }
+        if process.writer.write_if_nobody_does(process) {
+            continue;
+        }
+        process.pool.wait(seen, Duration::from_millis(100));
+        let now = time::monotonic_ns();
+        if process.pool.returns() != progress.0 {
+            progress = (process.pool.returns(), now);
+        } else if now - progress.1 > PATIENCE.as_nanos() as u64 {
+            end::end_recording(process, end::Reason::Stalled);
+            return None;
+        }
+    }
+}
+
+/// Counts an event that cannot be recorded.
+///
+/// # Safety
+/// The calling thread owns the state.
+#[cold]
+pub unsafe fn lost(_state: *mut ThreadState) {
+    if tls::get() != tls::OURS {
+        process::get().into_iter().for_each(count_lost);
+    }
+}
+
+/// Counts an event that cannot be recorded.
+pub fn count_lost(process: &Process) {
+    if let Some(word) = process.spool().word(header::LOST_EVENTS) {
+        word.add(1);
+    }
+}
+
+/// Where the stack capture puts its records: the thread's stream.
+#[derive(Debug)]
+pub struct StreamSink {
+    state: *mut ThreadState,
+}
+
+impl StreamSink {
+    /// # Safety
+    /// The calling thread owns the state and holds its guard, as long as the sink lives.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(state: *mut ThreadState) -> Self {
+        Self { state }
+    }
+}
+
+impl Sink for StreamSink {
+    #[inline]
+    fn node(&mut self, kind: u8, operand: u64, id: u32, parent: u32) {
+        // SAFETY: see `new`.
+        unsafe {
+            if ready(self.state) {
+                ThreadState::put(self.state, [head(kind, operand), u64::from(id) << 32 | u64::from(parent)]);
+            }
+        }
+    }
+
+    #[cold]
+    fn module(&mut self, module: &Module<'_>) {
+        // SAFETY: see `new`; a module's record is shorter than an empty buffer.
+        unsafe {
+            let words = module.words();
+            if !ready(self.state) {
+                return;
+            }
+            if ThreadState::room(self.state) < words + 8 {
+                let Some(process) = process::get() else { return };
+                if let Some(buffer) = (*self.state).filling() {
+                    ThreadState::leave_buffer(self.state);
+                    hand_over(process, buffer);
+                }
+                if !prepare(self.state) || ThreadState::room(self.state) < words + 8 {
+                    return;
+                }
+            }
+            let at = ThreadState::write_at(self.state);
+            module.encode(|index, word| at.add(index).write(word));
+            ThreadState::commit(self.state, words);
+        }
+    }
+
+    #[cold]
+    fn modules_gone(&mut self, generation: u32, start: u64) {
+        // SAFETY: see `new`.
+        unsafe {
+            if ready(self.state) {
+                let head = head(kind::MODULES_GONE, u64::from(generation));
+                ThreadState::put(self.state, [head, crate::clock::stamp(), start]);
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A hook was called while the thread's guard says that another one is running. Which of three cases is it?
+//!
+//! Unwinding from the inner call tells. Walking outwards we come past either the outer hook's own frame (its return
+//! address lies where the guard says) or the end of the stack:
+//!
+//! ```text
+//! inner hook <- allocator               <- outer hook: the allocator called itself       Reentrant
+//! inner hook <- handler <- signal frame <- outer hook: a handler interrupted our hook    Signal
+//! inner hook <- ... <- main, no outer hook on the way: it was left by longjmp            Stale
+//! ```
+//!
+//! This is rare, and writes nothing: rules of modules that are not recorded yet are not cached.
+
+use super::bounds::Bounds;
+use super::rule::{Kind, Rule};
+use super::unwind::Step;
+use super::cache::CACHE;
+use super::{Entry, cfi, modules};
+
+/// What a nested call of a hook is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nested {
+    /// The allocator, called by the outer hook, has called a hooked function itself.
+    Reentrant,
+    /// A signal handler runs that interrupted the outer hook.
+    Signal,
+    /// The outer hook does not run any more.
+    Stale,
+}
+
+/// Classifies a nested call. `outer_sp` is the [`Entry::sp`] of the outer hook.
+///
+/// # Safety
+/// `entry` must describe a hook of this thread that has not returned.
+#[cold]
+#[must_use]
+pub unsafe fn classify_nested(entry: Entry, outer_sp: usize) -> Nested {
+    // SAFETY: passed on.
+    let mut frame = unsafe { entry.frame() };
+    let generation = modules::generation();
+    let find = |address| match CACHE.get(address, generation) {
+        Some(rule) => rule,
+        None => cfi::find_rule(address, generation, None),
+    };
+    let mut bounds = Bounds::default();
+    bounds.enter(frame.sp);
+    let mut signal = false;
+    loop {
+        let rule: Rule = find(frame.rule_address());
+        signal |= rule.kind() == Kind::Signal;
+        match frame.step(rule, &mut bounds, find) {
+            Step::Caller(caller) if caller.sp == outer_sp.wrapping_add(8) => {
+                return if signal { Nested::Signal } else { Nested::Reentrant };
+            }
+            Step::Caller(caller) => frame = caller,
+            Step::End => return Nested::Stale,
+            // Lost on the way. While the outer hook's frame is still ahead it may be running: to be taken for
+            // the allocator's own call is the safe answer.
+            Step::Truncated if frame.sp <= outer_sp => return Nested::Reentrant,
+            Step::Truncated => return Nested::Stale,
+        }
+    }
+}

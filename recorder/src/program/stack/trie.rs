@@ -1,0 +1,433 @@
+//! Stacks as numbers: a trie whose nodes are frames, shared by all threads, without locks.
+//!
+//! A node is (parent, key), its id a u32; a stack is the id of its leaf. The key is the first word of the
+//! node's record: pc and kind. Ids count up from 1. Two structures find the child (parent, key):
+//!
+//! 1. **The hint.** Each node remembers the child that was asked for last. Most stacks repeat, so this nearly
+//!    always answers.
+//! 2. **The hash table.** Lines of eight `u64` entries (hash << 32 | id), one cache line each; the high
+//!    bits of the 32-bit hash choose the line, full lines run over into the next ones.
+//!
+//! Nodes lie in segments that double in size; they never move. The hash table is copied into one twice the size when it
+//! is 5/8 full. As the line number is the top of the hash, lines 2n and 2n+1 of the new table take what line n of the
+//! old one held: the copy runs through both in order.
+//!
+//! **Races are allowed to lose, never to lie.** An id is published (by a release store into a hint or the table)
+//! after its node is written *and its record is in the thread's buffer*, so whoever sees an id may use it. Two
+//! threads may insert the same child at once, or one may insert into a table that another has just copied: then the
+//! child gets a second id, which readers of the trace join with the first. Nothing is ever removed.
+//!
+//! **Memory** is private and reads as zero in a forked child: zero means empty everywhere, so a child starts with an
+//! empty trie, and with node 0, which the trie marks when it is first used, unmarked: that is how it is noticed.
+//! Large segments are aligned to 2 MiB and on huge pages where the system gives them.
+
+use crate::heap;
+use crate::sys::memory;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+const FIRST_SEGMENT_BITS: u32 = 12;
+const SEGMENTS: usize = (32 - FIRST_SEGMENT_BITS) as usize + 1;
+const HUGE_PAGE: usize = 2 << 20;
+const LINE: usize = 8;
+const FIRST_LINES_BITS: u32 = 6;
+/// Lines that are looked at, from the first one on.
+const PROBES: usize = 16;
+const MARK: u64 = 1;
+
+#[repr(C)]
+struct Node {
+    key: AtomicU64,
+    parent: AtomicU32,
+    /// The child that was found last.
+    hint: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Node>() == 16);
+
+/// A trie. [`Trie::new`] is usable at once and maps memory when it is first asked.
+pub struct Trie {
+    next: AtomicU32,
+    /// Each pointer is less by the ids before its segment, so that it is indexed by id.
+    segments: [AtomicPtr<Node>; SEGMENTS],
+    /// Address of the table's first line, and the binary logarithm of the number of its lines in the low bits.
+    table: AtomicUsize,
+    growing: AtomicU32,
+}
+
+/// What happens before a new node can be seen: its record is written. (id, parent, key)
+pub trait Emit {
+    /// Writes the record of a new node.
+    fn emit(&mut self, id: u32, parent: u32, key: u64);
+}
+
+#[derive(Clone, Copy)]
+struct Table {
+    lines: *const [AtomicU64; LINE],
+    bits: u32,
+}
+
+impl Table {
+    fn unpack(packed: usize) -> Option<Self> {
+        (packed != 0).then_some(Self { lines: (packed & !4095) as *const _, bits: (packed & 4095) as u32 })
+    }
+
+    fn pack(self) -> usize {
+        self.lines as usize | self.bits as usize
+    }
+
+    fn map(bits: u32) -> Option<Self> {
+        let lines = map(size_of::<[u64; LINE]>() << bits)?.cast_const().cast();
+        Some(Self { lines, bits })
+    }
+
+    fn bytes(self) -> usize {
+        size_of::<[u64; LINE]>() << self.bits
+    }
+
+    /// The `probe`th line for a hash.
+    #[inline(always)]
+    fn line(&self, hash: u32, probe: usize) -> &[AtomicU64; LINE] {
+        let home = (hash >> (32 - self.bits)) as usize;
+        // SAFETY: the index is below the number of lines, and tables are never unmapped.
+        unsafe { &*self.lines.add((home + probe) & ((1 << self.bits) - 1)) }
+    }
+
+    /// Puts an entry into the first free place; false where there is none near enough.
+    fn insert(&self, entry: u64) -> bool {
+        let hash = (entry >> 32) as u32;
+        for probe in 0..PROBES {
+            for place in self.line(hash, probe) {
+                if place.load(Ordering::Relaxed) == 0
+                    && place.compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed).is_ok()
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+fn map(bytes: usize) -> Option<*mut u8> {
+    if bytes < HUGE_PAGE {
+        return heap::map_wiped(bytes);
+    }
+    let base = memory::map_private_aligned(bytes, HUGE_PAGE).ok()?;
+    // SAFETY: a fresh mapping of ours.
+    unsafe {
+        let _ = memory::advise(base, bytes, libc::MADV_WIPEONFORK);
+        let _ = memory::advise(base, bytes, libc::MADV_HUGEPAGE);
+    }
+    Some(base)
+}
+
+#[inline(always)]
+fn hash(parent: u32, key: u64) -> u32 {
+    let mixed = (key ^ 0x9e37_79b9_7f4a_7c15) as u128
+        * ((u64::from(parent) ^ 0x5851_f42d).wrapping_mul(0xd1b5_4a32_d192_ed03) | 1) as u128;
+    ((mixed as u64) ^ (mixed >> 64) as u64).wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_shr(32) as u32
+}
+
+/// Number of the segment that holds an id.
+#[inline(always)]
+const fn segment_of(id: u32) -> usize {
+    (32 - (id >> FIRST_SEGMENT_BITS).leading_zeros()) as usize
+}
+
+/// First id and number of ids of a segment.
+const fn segment_range(segment: usize) -> (usize, usize) {
+    match segment {
+        0 => (0, 1 << FIRST_SEGMENT_BITS),
+        n => (1 << (FIRST_SEGMENT_BITS as usize + n - 1), 1 << (FIRST_SEGMENT_BITS as usize + n - 1)),
+    }
+}
+
+impl Trie {
+    /// An empty trie.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            next: AtomicU32::new(1),
+            segments: [const { AtomicPtr::new(null_mut()) }; SEGMENTS],
+            table: AtomicUsize::new(0),
+            growing: AtomicU32::new(0),
+        }
+    }
+
+    /// Makes sure that the trie can be asked; true where this is its first use in this process image.
+    ///
+    /// To be called before [`Trie::child`] with parent 0; everything else follows from ids that were found after.
+    #[inline]
+    pub fn prepare(&self) -> Option<bool> {
+        let first = self.segments.first()?.load(Ordering::Acquire);
+        // SAFETY: a segment that is there is mapped for good, and node 0 is in the first one.
+        if !first.is_null() && unsafe { (*first).key.load(Ordering::Relaxed) } == MARK {
+            return Some(false);
+        }
+        self.begin()
+    }
+
+    #[cold]
+    fn begin(&self) -> Option<bool> {
+        let first = self.segment(0)?;
+        if self.table.load(Ordering::Acquire) == 0 {
+            self.publish_table(0, Table::map(FIRST_LINES_BITS)?);
+        }
+        // SAFETY: node 0 is in the first segment, which is mapped for good.
+        let before = unsafe { (*first).key.swap(MARK, Ordering::AcqRel) };
+        Some(before != MARK)
+    }
+
+    /// Forgets all nodes, in a child that has the memory of its parent no more.
+    pub fn reset(&self) {
+        self.next.store(1, Ordering::Relaxed);
+        self.growing.store(0, Ordering::Relaxed);
+    }
+
+    /// Number of ids given out, and one.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn node(&self, id: u32) -> &Node {
+        // SAFETY: ids are only known once their node's segment is there (id 0: after `prepare`), segments are
+        // mapped for good, and `segment_of` is below `SEGMENTS` for every u32.
+        unsafe { &*self.segments.get_unchecked(segment_of(id)).load(Ordering::Acquire).add(id as usize) }
+    }
+
+    #[inline(always)]
+    fn is(&self, id: u32, parent: u32, key: u64) -> bool {
+        let node = self.node(id);
+        node.key.load(Ordering::Relaxed) == key && node.parent.load(Ordering::Relaxed) == parent
+    }
+
+    /// The id of a child; a new one is recorded first. 0 where there is no memory for it, or no id.
+    #[inline(always)]
+    pub fn child(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
+        let hint = self.node(parent).hint.load(Ordering::Acquire);
+        if hint != 0 && self.is(hint, parent, key) {
+            return hint;
+        }
+        let id = self.find(parent, key);
+        if id == 0 {
+            return self.add(parent, key, emit);
+        }
+        self.node(parent).hint.store(id, Ordering::Release);
+        id
+    }
+
+    #[inline]
+    fn find(&self, parent: u32, key: u64) -> u32 {
+        let Some(table) = Table::unpack(self.table.load(Ordering::Acquire)) else { return 0 };
+        let hash = hash(parent, key);
+        for probe in 0..PROBES {
+            for place in table.line(hash, probe) {
+                let entry = place.load(Ordering::Acquire);
+                if entry == 0 {
+                    return 0;
+                }
+                if (entry >> 32) as u32 == hash && self.is(entry as u32, parent, key) {
+                    return entry as u32;
+                }
+            }
+        }
+        0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
+        let taken = self.next.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |id| id.checked_add(1));
+        let Ok(id) = taken else { return 0 };
+        let Some(segment) = self.segment(segment_of(id)) else { return 0 };
+        // SAFETY: the segment holds this id and is mapped for good.
+        let node = unsafe { &*segment.add(id as usize) };
+        node.key.store(key, Ordering::Relaxed);
+        node.parent.store(parent, Ordering::Relaxed);
+        emit.emit(id, parent, key);
+        let entry = u64::from(hash(parent, key)) << 32 | u64::from(id);
+        self.insert(entry);
+        self.node(parent).hint.store(id, Ordering::Release);
+        id
+    }
+
+    fn insert(&self, entry: u64) {
+        // Growing fails for want of memory only; then the node is found by hints, or becomes a second one.
+        for _ in 0..2 {
+            let packed = self.table.load(Ordering::Acquire);
+            let Some(table) = Table::unpack(packed) else { return };
+            let inserted = table.insert(entry);
+            let capacity = LINE << table.bits;
+            if !inserted || self.len() as usize > capacity / 8 * 5 {
+                self.grow(packed, table, !inserted || self.len() as usize > capacity / 8 * 7);
+            }
+            if inserted {
+                return;
+            }
+        }
+    }
+
+    /// Copies the table into a larger one. One thread does that; where it is pressing, whoever comes (the
+    /// one that began may have been thrown out of it by a signal handler's `longjmp`).
+    #[cold]
+    fn grow(&self, packed: usize, old: Table, pressing: bool) {
+        if self.growing.swap(1, Ordering::Acquire) != 0 && !pressing {
+            return;
+        }
+        if self.table.load(Ordering::Acquire) == packed {
+            let step = if old.bits < 12 { 2 } else { 1 };
+            let mut bits = old.bits + step;
+            while bits < 29 {
+                let Some(new) = Table::map(bits) else { break };
+                if copy(old, new) {
+                    self.publish_table(packed, new);
+                    break;
+                }
+                discard(new);
+                bits += 1;
+            }
+        }
+        self.growing.store(0, Ordering::Release);
+    }
+
+    fn publish_table(&self, before: usize, new: Table) {
+        match self.table.compare_exchange(before, new.pack(), Ordering::AcqRel, Ordering::Relaxed) {
+            // Others may still look into the old table, so it stays mapped, but its memory can go: empty is safe.
+            Ok(_) => {
+                if let Some(old) = Table::unpack(before) {
+                    // SAFETY: a table of ours; a reader that finds nothing in it is allowed for.
+                    let _ = unsafe { memory::advise(old.lines as *mut u8, old.bytes(), libc::MADV_DONTNEED) };
+                }
+            }
+            Err(_) => discard(new),
+        }
+    }
+
+    /// A segment, biased to be indexed by id.
+    fn segment(&self, index: usize) -> Option<*mut Node> {
+        let slot = self.segments.get(index)?;
+        let known = slot.load(Ordering::Acquire);
+        if !known.is_null() {
+            return Some(known);
+        }
+        let (first, count) = segment_range(index);
+        let base = map(count * size_of::<Node>())?;
+        let biased = base.cast::<Node>().wrapping_sub(first);
+        match slot.compare_exchange(null_mut(), biased, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(biased),
+            Err(other) => {
+                // SAFETY: nobody else has seen the fresh mapping.
+                let _ = unsafe { memory::unmap(base, count * size_of::<Node>()) };
+                Some(other)
+            }
+        }
+    }
+}
+
+impl Default for Trie {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn discard(table: Table) {
+    // SAFETY: the table was never published.
+    let _ = unsafe { memory::unmap(table.lines as *mut u8, table.bytes()) };
+}
+
+fn copy(old: Table, new: Table) -> bool {
+    for index in 0..1_usize << old.bits {
+        // SAFETY: the index is below the number of lines.
+        for place in unsafe { &*old.lines.add(index) } {
+            let entry = place.load(Ordering::Acquire);
+            if entry != 0 && !new.insert(entry) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{HashMap, HashSet};
+
+    #[derive(Default)]
+    struct Log(Vec<(u32, u32, u64)>);
+
+    impl Emit for Log {
+        fn emit(&mut self, id: u32, parent: u32, key: u64) {
+            self.0.push((id, parent, key));
+        }
+    }
+
+    #[test]
+    fn children_keep_their_ids_while_the_trie_grows() {
+        let trie = Trie::new();
+        let mut log = Log::default();
+        assert_eq!((trie.prepare(), trie.prepare()), (Some(true), Some(false)));
+        let mut ids = HashMap::new();
+        let mut seed = 7_u64;
+        let mut known = vec![0_u32];
+        for _ in 0..300_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let parent = known[(seed >> 33) as usize % known.len()];
+            let key = seed >> 20 & 0x7;
+            let id = trie.child(parent, key, &mut log);
+            assert_ne!(id, 0);
+            let before = ids.entry((parent, key)).or_insert(id);
+            assert_eq!(*before, id);
+            if id as usize == known.len() {
+                known.push(id);
+            }
+        }
+        assert!(trie.len() > 200_000);
+        assert_eq!(log.0.len(), trie.len() as usize - 1);
+        for (index, (id, parent, key)) in log.0.iter().enumerate() {
+            assert_eq!(*id as usize, index + 1);
+            assert!(parent < id);
+            assert_eq!(ids[&(*parent, *key)], *id);
+        }
+    }
+
+    #[test]
+    fn threads_agree_but_for_a_few_doubles() {
+        let trie = Trie::new();
+        trie.prepare();
+        let logs: Vec<Log> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut log = Log::default();
+                        for i in 0..50_000_u64 {
+                            let parent = trie.child(0, i % 100, &mut log);
+                            let id = trie.child(parent, i, &mut log);
+                            assert!(trie.is(id, parent, i) && trie.is(parent, 0, i % 100));
+                        }
+                        log
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let all: Vec<_> = logs.into_iter().flat_map(|log| log.0).collect();
+        assert_eq!(all.len() + 1, trie.len() as usize);
+        let ids: HashSet<u32> = all.iter().map(|node| node.0).collect();
+        assert_eq!(ids.len(), all.len());
+        let distinct: HashSet<(u32, u64)> = all.iter().map(|node| (node.1, node.2)).collect();
+        assert!(distinct.len() >= 50_100);
+    }
+
+    #[test]
+    fn segments_cover_every_id_once() {
+        for id in [0, 1, 4095, 4096, 8191, 8192, 1 << 20, (1 << 20) - 1, u32::MAX] {
+            let (first, count) = segment_range(segment_of(id));
+            assert!((first..first + count).contains(&(id as usize)));
+        }
+        assert_eq!(segment_of(u32::MAX) + 1, SEGMENTS);
+    }
+}

@@ -1,0 +1,264 @@
+//! The state of one recorded thread (and, one more each, of the signal handlers that interrupt its hooks).
+//!
+//! The owner alone uses the plain fields; the writer and other threads only the atomics. The memory is
+//! wiped in a forked child: `cursor` and `limit` are 0 there, so the first event takes the slow path.
+
+use crate::heap::map_wiped;
+use crate::program::stack::StackState;
+use crate::spool::buffer::Buffer;
+use core::ptr::{addr_of_mut, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use memscope_shared::spool as layout;
+
+/// Room at the end of a buffer that makes one check per event enough: a stack node (2 words) and an
+/// event (4 words) fit behind the limit.
+const SLACK: usize = 64;
+
+/// The state. Valid when all bytes are zero.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ThreadState {
+    /// Address of the next word to write.
+    pub cursor: usize,
+    /// At or above it the slow path is due. Others store 0 here to call the thread.
+    pub limit: AtomicUsize,
+    /// The sp of the hook that is running, 0 while none is.
+    pub guard: AtomicUsize,
+    /// The buffer's words; 0 while there is no buffer.
+    base: usize,
+    /// The buffer that is being filled; 0 while there is none.
+    pub buffer: AtomicUsize,
+    /// Where the buffer's first word stands in the stream.
+    position: u64,
+    /// The stream; never 0 once the state is set up.
+    pub stream: AtomicU32,
+    /// The thread's number; 0 means "not set up" (new, or wiped by a fork).
+    pub number: AtomicU32,
+    /// The thread's id in the kernel; 0 once the state is free to be used again.
+    pub tid: AtomicU32,
+    /// 1 when the thread's destructors have run.
+    pub ending: AtomicU32,
+    /// State for signal handlers that interrupt this one's hooks.
+    pub nested: AtomicPtr<ThreadState>,
+    /// The state that this one is nested in.
+    pub outer: AtomicPtr<ThreadState>,
+    next: AtomicPtr<ThreadState>,
+    /// Words committed at the writer's last look, to tell idle threads.
+    pub seen: AtomicU64,
+    /// Name as last recorded; used by the writer only.
+    pub name: [AtomicU64; 2],
+    /// What the stack capture remembers.
+    pub stack: StackState,
+}
+
+impl ThreadState {
+    /// Maps a new state.
+    #[must_use]
+    pub fn map() -> Option<*mut Self> {
+        map_wiped(size_of::<Self>()).map(<*mut u8>::cast)
+    }
+
+    /// The state after this one in the process's list.
+    #[must_use]
+    pub fn next(&self) -> *mut Self {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// Puts the state into the process's list.
+    ///
+    /// # Safety
+    /// `this` is a mapped state that is in no list.
+    pub unsafe fn publish(this: *mut Self, list: &AtomicPtr<Self>) {
+        let mut head = list.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: mapped, as promised.
+            unsafe { (*this).next.store(head, Ordering::Relaxed) };
+            match list.compare_exchange_weak(head, this, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Makes the owner's next event take the slow path.
+    pub fn call(&self) {
+        self.limit.store(0, Ordering::Release);
+    }
+
+    /// The buffer that is being filled, if any.
+    #[must_use]
+    pub fn filling(&self) -> Option<Buffer> {
+        // SAFETY: only addresses of buffers (or 0) are stored here.
+        unsafe { Buffer::at(self.buffer.load(Ordering::Acquire) as *mut u8) }
+    }
+
+    /// Continues in `buffer`, whose header is adopted and holds `filled` words already.
+    ///
+    /// # Safety
+    /// The owner only.
+    pub unsafe fn fill(this: *mut Self, buffer: Buffer, filled: usize) {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe {
+            (*this).base = buffer.words() as usize;
+            (*this).cursor = (*this).base + filled * 8;
+            (*this).buffer.store(buffer.address(), Ordering::Release);
+            Self::reset_limit(this);
+        }
+    }
+
+    /// Gives the buffer away: the next event finds none.
+    ///
+    /// # Safety
+    /// The owner only.
+    pub unsafe fn leave_buffer(this: *mut Self) {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe {
+            (*this).position += Self::filled(this) as u64;
+            (*this).limit.store(0, Ordering::Relaxed);
+            (*this).cursor = 0;
+            (*this).base = 0;
+            (*this).buffer.store(0, Ordering::Release);
+        }
+    }
+
+    /// Where the buffer's first word (or, without a buffer, the next word) stands in the stream.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[must_use]
+    pub unsafe fn position(this: *mut Self) -> u64 {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe { (*this).position }
+    }
+
+    /// Words in the buffer.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[must_use]
+    pub unsafe fn filled(this: *mut Self) -> usize {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe { ((*this).cursor - (*this).base) / 8 }
+    }
+
+    /// Words still free in the buffer.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[must_use]
+    pub unsafe fn room(this: *mut Self) -> usize {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe {
+            if (*this).base == 0 { 0 } else { layout::BUFFER_WORDS - Self::filled(this) }
+        }
+    }
+
+    /// Sets the limit by the buffer.
+    ///
+    /// # Safety
+    /// The owner only.
+    pub unsafe fn reset_limit(this: *mut Self) {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe {
+            let end = (*this).base + layout::BUFFER_WORDS * 8;
+            (*this).limit.store(if (*this).base == 0 { 0 } else { end - SLACK }, Ordering::Relaxed);
+        }
+    }
+
+    /// True where the slow path is due before the next record.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn is_due(this: *mut Self) -> bool {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe { (*this).cursor >= (*this).limit.load(Ordering::Relaxed) }
+    }
+
+    /// Writes the words of one record and commits them. The caller has made sure of room.
+    ///
+    /// # Safety
+    /// The owner only, with at least `N` words of room.
+    #[inline(always)]
+    pub unsafe fn put<const N: usize>(this: *mut Self, words: [u64; N]) {
+        // SAFETY: there is room for the words, and the owner alone writes behind `committed`. The commit
+        // comes last: other processors and the program's death both see whole records only.
+        unsafe {
+            let at = (*this).cursor as *mut u64;
+            for (k, word) in words.into_iter().enumerate() {
+                at.add(k).write(word);
+            }
+            Self::commit(this, N);
+        }
+    }
+
+    /// Commits `words` that were written at the cursor.
+    ///
+    /// # Safety
+    /// The owner only; that many words were written at the cursor.
+    #[inline(always)]
+    pub unsafe fn commit(this: *mut Self, words: usize) {
+        // SAFETY: as promised; the buffer's header lies right before its words.
+        unsafe {
+            let cursor = (*this).cursor + words * 8;
+            (*this).cursor = cursor;
+            let header = ((*this).base - layout::BUFFER_HEADER_BYTES) as *const crate::spool::buffer::Header;
+            (*header).committed.store(((cursor - (*this).base) / 8) as u64, Ordering::Release);
+        }
+    }
+
+    /// Where to write a record of up to [`ThreadState::room`] words before [`ThreadState::commit`].
+    ///
+    /// # Safety
+    /// The owner only.
+    #[must_use]
+    pub unsafe fn write_at(this: *mut Self) -> *mut u64 {
+        // SAFETY: the owner alone uses the plain fields.
+        unsafe { (*this).cursor as *mut u64 }
+    }
+
+    /// The stack capture's part.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn stack(this: *mut Self) -> *mut StackState {
+        // SAFETY: the state is mapped.
+        unsafe { addr_of_mut!((*this).stack) }
+    }
+
+    /// Sets the guard, visible to signal handlers of this thread at once.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[inline(always)]
+    pub unsafe fn set_guard(this: *mut Self, value: usize) {
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the state is mapped.
+        unsafe { (*this).guard.store(value, Ordering::Relaxed) };
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Prepares a state for its next thread: the stream goes on, the thread is another one.
+    ///
+    /// # Safety
+    /// Nobody owns the state.
+    pub unsafe fn clear_owner(this: *mut Self) {
+        // SAFETY: nobody else uses it.
+        unsafe {
+            (*this).guard.store(0, Ordering::Relaxed);
+            (*this).ending.store(0, Ordering::Relaxed);
+            (*this).name[0].store(0, Ordering::Relaxed);
+            (*this).name[1].store(0, Ordering::Relaxed);
+            (*this).number.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The null pointer of this type.
+    #[must_use]
+    pub const fn none() -> *mut Self {
+        null_mut()
+    }
+}

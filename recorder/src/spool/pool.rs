@@ -1,0 +1,166 @@
+//! The pool of buffers: a lock-free stack of free ones, growing as far as it may.
+//!
+//! The stack is Treiber's (R. K. Treiber, "Systems Programming: Coping with Parallelism", 1986). Buffers are page
+//! aligned and addresses have 48 bits, so 28 bits of the head are left for a counter that makes a
+//! head that went and came back look different (the ABA problem).
+
+use super::buffer::Buffer;
+use super::file::SpoolFile;
+use crate::sys::{futex, memory};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
+use memscope_shared::spool as layout;
+
+/// Buffers that may be filled and waiting for the writer, beyond one for each thread: 6 MiB.
+const IN_FLIGHT: u64 = 96;
+
+/// All buffers of a process. Valid when all bytes are zero.
+#[derive(Debug)]
+pub struct Pool {
+    head: AtomicU64,
+    total: AtomicU64,
+    owners: AtomicU64,
+    /// Counts buffers that came back; waiters sleep on it.
+    returned: AtomicU32,
+    waiters: AtomicU32,
+    growing: AtomicU32,
+}
+
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+
+const fn pack(address: u64, count: u64) -> u64 {
+    address | (count & 0xfff) | (count >> 12 & 0xffff) << 48
+}
+
+const fn count_of(head: u64) -> u64 {
+    head & 0xfff | (head >> 48) << 12
+}
+
+impl Pool {
+    /// A thread state that will hold a buffer has come (+1) or gone (-1): the limit follows.
+    pub fn owners_changed(&self, by: i64) {
+        self.owners.fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    /// A buffer was unmapped.
+    pub fn gone(&self) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        self.returned.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn pop(&self) -> Option<Buffer> {
+        let mut head = self.head.load(Ordering::Acquire);
+        loop {
+            // SAFETY: only addresses of buffers are ever stored in `head`.
+            let buffer = unsafe { Buffer::at((head & ADDRESS) as *mut u8) }?;
+            let next = buffer.header().next.load(Ordering::Relaxed);
+            let new = pack(next, count_of(head) + 1);
+            match self.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(buffer),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes a free buffer, or makes one if the limit allows it. `None`: wait for one.
+    pub fn take(&self, file: &SpoolFile) -> Option<Buffer> {
+        self.pop().or_else(|| self.grow(file))
+    }
+
+    /// Gives a buffer back and wakes who waits for one.
+    pub fn give(&self, buffer: Buffer) {
+        buffer.header().stream.store(0, Ordering::Release);
+        self.push(buffer);
+        self.returned.fetch_add(1, Ordering::SeqCst);
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            futex::wake(&self.returned, 1);
+        }
+    }
+
+    fn push(&self, buffer: Buffer) {
+        let mut head = self.head.load(Ordering::Relaxed);
+        loop {
+            buffer.header().next.store(head & ADDRESS, Ordering::Relaxed);
+            let new = pack(buffer.address() as u64, count_of(head) + 1);
+            match self.head.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// What [`Pool::wait`] compares with.
+    #[must_use]
+    pub fn returns(&self) -> u32 {
+        self.returned.load(Ordering::SeqCst)
+    }
+
+    /// Waits until a buffer has come back since `seen`, at most `timeout`.
+    pub fn wait(&self, seen: u32, timeout: Duration) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+        futex::wait(&self.returned, seen, timeout);
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn grow(&self, file: &SpoolFile) -> Option<Buffer> {
+        if self.total.load(Ordering::Relaxed) >= IN_FLIGHT + self.owners.load(Ordering::Relaxed) {
+            return None;
+        }
+        // One thread grows the file at a time; another one makes do with private memory meanwhile.
+        if self.growing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            let segment = file.grow();
+            self.growing.store(0, Ordering::Release);
+            if let Some((first, count)) = segment {
+                self.total.fetch_add(count as u64, Ordering::Relaxed);
+                for index in 1..count {
+                    // SAFETY: a segment holds `count` buffers, newly mapped for good.
+                    let buffer = unsafe { Buffer::at((first + index * layout::BUFFER_BYTES) as *mut u8) };
+                    buffer.into_iter().for_each(|buffer| self.push(buffer));
+                }
+                // SAFETY: as above.
+                return unsafe { Buffer::at(first as *mut u8) };
+            }
+        }
+        self.private()
+    }
+
+    /// A buffer of private memory: for the time before the spool exists, and where it can't grow.
+    pub fn private(&self) -> Option<Buffer> {
+        let address = memory::map_private(layout::BUFFER_BYTES).ok()?;
+        self.total.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: newly mapped for good, page aligned.
+        let buffer = unsafe { Buffer::at(address) }?;
+        buffer.header().private.store(1, Ordering::Relaxed);
+        Some(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_keep_address_and_count() {
+        for count in [0, 1, 0xfff, 0x1000, 0xabcdef] {
+            let head = pack(0x7fff_1234_5000, count);
+            assert_eq!(head & ADDRESS, 0x7fff_1234_5000);
+            assert_eq!(count_of(head), count);
+        }
+    }
+
+    #[test]
+    fn buffers_come_back_and_growth_has_a_limit() {
+        // SAFETY: valid when zero.
+        let (pool, file): (Pool, SpoolFile) = unsafe { (core::mem::zeroed(), core::mem::zeroed()) };
+        let taken: Vec<_> = core::iter::from_fn(|| pool.take(&file)).collect();
+        assert_eq!(taken.len() as u64, IN_FLIGHT);
+        assert!(taken.iter().all(|buffer| buffer.header().private.load(Ordering::Relaxed) == 1));
+        pool.give(taken[3]);
+        pool.give(taken[5]);
+        assert_eq!(pool.take(&file), Some(taken[5]));
+        assert_eq!(pool.take(&file), Some(taken[3]));
+        assert_eq!(pool.take(&file), None);
+        pool.owners_changed(1);
+        assert!(pool.take(&file).is_some());
+    }
+}

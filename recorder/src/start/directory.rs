@@ -1,0 +1,133 @@
+//! The recording directory: its name, its making, and what marks it.
+
+use crate::sys::file::{self, File};
+use crate::sys::{Errno, process};
+use std::ffi::CString;
+
+/// `memscope-cli run` puts this file into the directory while it runs: it will complete the traces.
+const LAUNCHER: &str = ".run";
+/// Holds the id of the first process of the recording.
+const FIRST: &str = ".first";
+
+/// The directory of a recording, absolute.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: Vec<u8>,
+}
+
+impl Directory {
+    /// The directory that `wanted` (the default where `None`) names, made where it is missing.
+    pub fn make(wanted: Option<&[u8]>) -> Result<Self, Errno> {
+        let name = expand(wanted.unwrap_or(b"memscope-%e-%p"), process::pid(), &program_name());
+        let directory = Self { path: absolute(&name)? };
+        directory.make_all()?;
+        Ok(directory)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn make_all(&self) -> Result<(), Errno> {
+        let ends = self.path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+        for end in ends.chain([self.path.len()]) {
+            let part = CString::new(&self.path[..end]).map_err(|_| Errno(libc::EINVAL))?;
+            match file::make_directory(&part, 0o700) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                // A parent that can't be written may still be there; the last part tells.
+                Err(_) if end < self.path.len() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of the directory.
+    #[must_use]
+    pub fn file(&self, name: &str) -> CString {
+        let path = [&self.path, b"/".as_slice(), name.as_bytes()].concat();
+        CString::new(path).unwrap_or_default()
+    }
+
+    /// True while `memscope-cli run` looks after the recording.
+    #[must_use]
+    pub fn has_launcher(&self) -> bool {
+        file::accessible(&self.file(LAUNCHER), libc::F_OK)
+    }
+
+    /// True where this is the first process of the recording (in whatever image). The first to ask is it.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        let path = self.file(FIRST);
+        let pid = process::pid().to_string();
+        match File::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
+            Ok(file) => file.write_at(pid.as_bytes(), 0).is_ok(),
+            Err(_) => {
+                let mut text = [0; 16];
+                let n = process::read_file(&path, &mut text).unwrap_or(0);
+                text[..n] == *pid.as_bytes()
+            }
+        }
+    }
+}
+
+/// Puts pid and program name in for `%p` and `%e`.
+fn expand(pattern: &[u8], pid: u32, program: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pattern.len() + 32);
+    let mut rest = pattern.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        match (byte, rest.peek()) {
+            (b'%', Some(b'p')) => out.extend_from_slice(pid.to_string().as_bytes()),
+            (b'%', Some(b'e')) => out.extend_from_slice(program),
+            _ => {
+                out.push(byte);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    out
+}
+
+/// Makes a path absolute by the working directory; a final slash goes.
+pub fn absolute(path: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut whole = if path.starts_with(b"/") {
+        path.to_vec()
+    } else {
+        let mut cwd = [0; 4096];
+        let n = file::working_directory(&mut cwd)?;
+        [&cwd[..n.saturating_sub(1)], b"/", path].concat()
+    };
+    while whole.len() > 1 && whole.ends_with(b"/") {
+        whole.pop();
+    }
+    Ok(whole)
+}
+
+/// File name of the executable.
+fn program_name() -> Vec<u8> {
+    let exe = executable();
+    exe.rsplit(|&byte| byte == b'/').next().unwrap_or_default().to_vec()
+}
+
+/// Path of the executable.
+#[must_use]
+pub fn executable() -> Vec<u8> {
+    let mut path = [0; 4096];
+    let n = file::read_link(c"/proc/self/exe", &mut path).unwrap_or(0);
+    path[..n].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_expanded() {
+        assert_eq!(expand(b"a%p-%e%%p%", 12, b"x y"), b"a12-x y%12%");
+        assert_eq!(absolute(b"/a/b//").unwrap(), b"/a/b");
+        assert!(absolute(b"rel").unwrap().ends_with(b"/rel"));
+    }
+}

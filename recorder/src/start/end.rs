@@ -1,0 +1,123 @@
+//! Ends: of the recording before the process, and of the process by `exit`.
+
+use super::{Context, context, export, say};
+use crate::clock;
+use crate::process::{self, Phase, Process};
+use crate::program::tls::Unrecorded;
+use crate::sys::Errno;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use memscope_shared::spool::{EndReason, header};
+use memscope_shared::trace::{End, EndKind};
+
+/// How long the end of a process waits for our thread.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why recording ends before the process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A wait for a free buffer made no progress.
+    Stalled,
+    /// The trace could not be written.
+    WriteFailed(Errno),
+    /// More calls before the constructor than the early buffers hold.
+    EarlyOverflow,
+}
+
+impl Reason {
+    const fn recorded(self) -> EndReason {
+        match self {
+            Self::Stalled => EndReason::NoProgress,
+            Self::WriteFailed(Errno::ENOSPC | Errno(libc::EDQUOT)) => EndReason::NoSpace,
+            Self::WriteFailed(Errno(libc::EACCES | libc::EPERM | libc::EROFS)) => EndReason::NoPermission,
+            Self::WriteFailed(Errno(libc::EFBIG | libc::EMFILE | libc::ENFILE)) => EndReason::Limit,
+            Self::WriteFailed(_) => EndReason::WriteFailed,
+            Self::EarlyOverflow => EndReason::EarlyOverflow,
+        }
+    }
+}
+
+/// Ends the recording for the whole process at this instant: what came before is exact, what comes after is
+/// only counted. Says so once.
+pub fn end_recording(process: &Process, reason: Reason) {
+    let _ours = Unrecorded::begin();
+    let spool = process.spool();
+    if spool.word(header::ENDED_AT).is_none_or(|word| !word.replace(u64::MAX, clock::stamp())) {
+        return;
+    }
+    spool.word(header::END_REASON).into_iter().for_each(|word| word.set(reason.recorded() as u64));
+    if process.advance(Phase::Recording, Phase::Ended) || process.advance(Phase::Early, Phase::Ended) {
+        process.call_threads();
+        let detail = if let Reason::WriteFailed(error) = reason { error.text() } else { "" };
+        let colon = if detail.is_empty() { "" } else { ": " };
+        say(&format!(
+            "recording has ended, the program goes on: {}{colon}{detail}",
+            reason.recorded().text()
+        ));
+    }
+}
+
+/// The end frame of a process that ends by `exit`.
+#[must_use]
+pub fn describe(process: &Process, records: u64) -> End {
+    let word = |offset| process.spool().word(offset).map_or(0, |word| word.get());
+    let ended_at = word(header::ENDED_AT);
+    let lost_events = word(header::LOST_EVENTS);
+    let reason = EndReason::from_word(word(header::END_REASON)).map(|reason| reason.text().to_owned());
+    End {
+        kind: EndKind::Exit,
+        exit_code: Some((word(header::EXIT_CODE) & 0xff) as i32),
+        signal: None,
+        stamp: word(header::EXIT_STAMP),
+        complete: reason.is_none() && lost_events == 0,
+        incomplete_since: reason.is_some().then_some(ended_at),
+        reason,
+        lost_events,
+        records,
+    }
+}
+
+/// Runs when the process ends by `exit` or a return from `main`, after all other handlers and destructors
+/// (it was registered before any of them). Recording goes on behind it under `memscope-cli run`, which takes the rest
+/// from the spool; by hand the trace is completed here.
+pub extern "C" fn at_exit(status: libc::c_int, _: *mut libc::c_void) {
+    at_end(status);
+}
+
+/// The same for `quick_exit`, which tells no status.
+pub extern "C" fn at_quick_exit() {
+    at_end(0);
+}
+
+fn at_end(status: i32) {
+    static ONCE: AtomicBool = AtomicBool::new(false);
+    let (Some(process), Some(context)) = (process::get(), context()) else { return };
+    if context.pid != crate::sys::process::pid() || ONCE.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    note_exit(process, status);
+    if context.launched || !matches!(process.phase(), Phase::Recording | Phase::Ended) {
+        return;
+    }
+    let _ours = Unrecorded::begin();
+    if process.phase() == Phase::Recording && process.writer.finish(process, PATIENCE) {
+        if context.auto_export {
+            export::run(context);
+        }
+    } else {
+        left(context);
+    }
+}
+
+fn note_exit(process: &Process, status: i32) {
+    let set = |offset, value| process.spool().word(offset).into_iter().for_each(|word| word.set(value));
+    set(header::EXIT_STAMP, clock::stamp());
+    set(header::EXIT_CODE, u64::from(status as u32));
+    set(header::EXIT_CALLED, 1);
+}
+
+/// Says what to do about a recording that could not be completed here.
+fn left(context: &Context) {
+    let directory = String::from_utf8_lossy(context.directory.path());
+    say(&format!("the recording is not complete: run `memscope-cli analyze {directory} report.html`"));
+}

@@ -1,0 +1,50 @@
+//! The program's environment and its exit handlers.
+
+use super::end;
+use super::settings::{Settings, strings};
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr::null_mut;
+
+unsafe extern "C" {
+    static mut environ: *mut *mut c_char;
+    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn __cxa_at_quick_exit(function: extern "C" fn(), dso: *mut c_void) -> c_int;
+}
+
+/// The settings that the environment holds.
+pub fn settings() -> Settings {
+    // SAFETY: in the constructor no other thread changes the environment yet; the array ends with null.
+    Settings::read(unsafe { strings(environ.cast_const().cast()) })
+}
+
+/// Puts `MEMSCOPE_OUTPUT=DIRECTORY` into the environment, so that children record into the same directory. The
+/// array and the string are ours: `setenv` would take them from the program's heap.
+pub fn name_directory(directory: &[u8]) {
+    let entry = [b"MEMSCOPE_OUTPUT=".as_slice(), directory, b"\0"].concat();
+    let entry = Box::leak(entry.into_boxed_slice()).as_mut_ptr().cast::<c_char>();
+    // SAFETY: as in `settings`; the old array's strings are kept, the new array ends with null and stays for good.
+    unsafe {
+        let mut pointers: Vec<*mut c_char> = Vec::new();
+        let mut at = environ;
+        while !at.is_null() && !(*at).is_null() {
+            let text = core::ffi::CStr::from_ptr(*at).to_bytes();
+            if !text.starts_with(b"MEMSCOPE_OUTPUT=") {
+                pointers.push(*at);
+            }
+            at = at.add(1);
+        }
+        pointers.push(entry);
+        pointers.push(null_mut());
+        environ = Box::leak(pointers.into_boxed_slice()).as_mut_ptr();
+    }
+}
+
+/// Registers for the end of the process. In the constructor, before the loader registers the libraries'
+/// destructors: handlers run in reverse order, so ours comes last.
+pub fn watch_exit() {
+    // SAFETY: the functions stay loaded; no argument is used; no library's unloading runs them.
+    unsafe {
+        on_exit(end::at_exit, null_mut());
+        __cxa_at_quick_exit(end::at_quick_exit, null_mut());
+    }
+}

@@ -1,0 +1,115 @@
+//! The export at the end of a process that was recorded by hand: the work of `memscope-cli`, as a child.
+
+use super::settings::Format;
+use super::{Context, say};
+use crate::sys::{file, syscall};
+use std::ffi::CString;
+
+/// Runs `memscope-cli analyze` for each file that was asked for, and waits for it.
+pub fn run(context: &Context) {
+    let Some(cli) = find(context) else {
+        let directory = String::from_utf8_lossy(context.directory.path());
+        say(&format!(
+            "no export: memscope-cli is neither beside the library nor in PATH nor named by MEMSCOPE_CLI: run `memscope-cli analyze {directory} report.html`"
+        ));
+        return;
+    };
+    let outputs: &[&str] = match context.format {
+        Format::Json => &["json"],
+        Format::Html => &["html"],
+        Format::Both => &["json", "html"],
+    };
+    for extension in outputs {
+        let output = with_extension(&context.export_path, extension);
+        let ok = analyze(&cli, context.directory.path(), &output);
+        let name = String::from_utf8_lossy(&output).into_owned();
+        if !ok {
+            let directory = String::from_utf8_lossy(context.directory.path());
+            say(&format!("no export: run `memscope-cli analyze {directory} {name}`"));
+        } else if !context.quiet {
+            say(&format!("exported to {name}"));
+        }
+    }
+}
+
+fn with_extension(path: &[u8], extension: &str) -> Vec<u8> {
+    let dotted = [b".", extension.as_bytes()].concat();
+    let base = path.strip_suffix(b".json").or_else(|| path.strip_suffix(b".html")).unwrap_or(path);
+    [base, &dotted].concat()
+}
+
+/// `MEMSCOPE_CLI`, or the launcher beside the library, or in `PATH`.
+fn find(context: &Context) -> Option<CString> {
+    if let Some(cli) = &context.cli {
+        return Some(cli.clone());
+    }
+    let beside = beside_library().into_iter();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path: Vec<_> = std::env::split_paths(&path)
+        .map(|folder| folder.join("memscope-cli").into_os_string())
+        .map(std::os::unix::ffi::OsStringExt::into_vec)
+        .collect();
+    beside
+        .chain(in_path)
+        .filter_map(|path| CString::new(path).ok())
+        .find(|path| file::accessible(path, libc::X_OK))
+}
+
+fn beside_library() -> Option<Vec<u8>> {
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::uninit();
+    // SAFETY: an address inside of this library; on success the name is a string that stays valid.
+    let name = unsafe {
+        if libc::dladdr(run as fn(&Context) as *const libc::c_void, info.as_mut_ptr()) == 0 {
+            return None;
+        }
+        core::ffi::CStr::from_ptr(info.assume_init().dli_fname).to_bytes()
+    };
+    let folder = name.iter().rposition(|&byte| byte == b'/').map_or(b".".as_slice(), |at| &name[..at]);
+    Some([folder, b"/memscope-cli"].concat())
+}
+
+/// Runs `CLI analyze DIRECTORY OUTPUT` with our variables taken out of its environment; true where it
+/// succeeded. The child raises no SIGCHLD and no `wait` of the program's can see it (its exit signal is 0).
+fn analyze(cli: &CString, directory: &[u8], output: &[u8]) -> bool {
+    let arguments: Option<Vec<CString>> = [cli.as_bytes(), b"analyze", directory, output]
+        .into_iter()
+        .map(|argument| CString::new(argument).ok())
+        .collect();
+    let Some(arguments) = arguments else { return false };
+    let environment: Vec<CString> = std::env::vars_os()
+        .filter_map(|(name, value)| {
+            let name = std::os::unix::ffi::OsStringExt::into_vec(name);
+            let value = std::os::unix::ffi::OsStringExt::into_vec(value);
+            let ours = name.starts_with(b"MEMSCOPE_") || name == b"LD_PRELOAD";
+            (!ours).then(|| CString::new([name, value].join(&b'=')).ok()).flatten()
+        })
+        .collect();
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null()]).collect()
+    };
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    // SAFETY: the child of a plain fork (no shared memory) calls nothing but execve and exit; all
+    // pointers are valid until the call returns.
+    unsafe {
+        let Ok(pid) = syscall(libc::SYS_clone, [0; 6]) else { return false };
+        if pid == 0 {
+            let exec = [cli.as_ptr() as usize, argv.as_ptr() as usize, envp.as_ptr() as usize, 0, 0, 0];
+            let _ = syscall(libc::SYS_execve, exec);
+            let _ = syscall(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
+        }
+        wait(pid)
+    }
+}
+
+fn wait(pid: usize) -> bool {
+    let mut status = 0_i32;
+    loop {
+        let args = [pid, &raw mut status as usize, libc::__WALL as usize, 0, 0, 0];
+        // SAFETY: `status` is writable.
+        match unsafe { syscall(libc::SYS_wait4, args) } {
+            Ok(_) => return status == 0,
+            Err(crate::sys::Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The writer's work: what to take, and when.
+
+use super::sink::Sink;
+use super::{STOPPED, Writer};
+use crate::process::{Phase, Process};
+use crate::spool::buffer::Buffer;
+use crate::start::end;
+use crate::sys::{futex, memory, time};
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use memscope_shared::spool as layout;
+
+/// How often part-filled buffers are looked at.
+const TICK: Duration = Duration::from_millis(80);
+/// Every how many ticks the clocks and the threads' names are read.
+const TICKS_PER_SAMPLE: u64 = 10;
+/// Full buffers that are taken together, so that those of one stream make one larger frame.
+const BATCH: usize = 16;
+
+/// The loop of our thread.
+pub fn serve(process: &'static Process, writer: &Writer) {
+    let mut ticks = 0;
+    let mut due = time::monotonic_ns() + TICK.as_nanos() as u64;
+    loop {
+        let seen = writer.calls.load(Ordering::SeqCst);
+        while hold(writer, |sink| queued(process, writer, sink)) {}
+        if writer.stop.load(Ordering::SeqCst) == 1 {
+            let complete = hold(writer, |sink| finish(process, writer, sink));
+            writer.state.store(STOPPED, Ordering::Release);
+            writer.stopped.store(if complete { 1 } else { 2 }, Ordering::Release);
+            futex::wake(&writer.stopped, i32::MAX);
+            return;
+        }
+        let now = time::monotonic_ns();
+        if now >= due {
+            due = now + TICK.as_nanos() as u64;
+            ticks += 1;
+            hold(writer, |sink| {
+                tick(process, sink, ticks);
+                false
+            });
+            continue;
+        }
+        writer.asleep.store(1, Ordering::SeqCst);
+        futex::wait(&writer.calls, seen, Duration::from_nanos(due - now));
+        writer.asleep.store(0, Ordering::SeqCst);
+    }
+}
+
+fn hold(writer: &Writer, work: impl FnOnce(&mut Sink) -> bool) -> bool {
+    writer.hold().is_some_and(|held| work(held.sink))
+}
+
+/// Writes a batch of what is queued; true where something was.
+pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
+    let Some(channel) = writer.channel() else { return false };
+    if sink.failed() {
+        return false;
+    }
+    let mut batch = [None; BATCH];
+    let mut count = 0;
+    for slot in &mut batch {
+        *slot = channel.receive();
+        if slot.is_none() {
+            break;
+        }
+        count += 1;
+    }
+    let batch = &mut batch[..count];
+    // Stable: the buffers of one stream stay in their order.
+    batch.sort_by_key(|buffer| buffer.map_or(0, |b: Buffer| b.header().stream.load(Ordering::Relaxed)));
+    for group in batch.chunk_by(|a, b| stream(*a) == stream(*b)) {
+        let mut buffers = [None; BATCH];
+        buffers[..group.len()].copy_from_slice(group);
+        take(process, sink, &buffers[..group.len()]);
+        if sink.failed() {
+            // What is not written stays in the spool, where `analyze` finds it.
+            return false;
+        }
+        group.iter().flatten().for_each(|buffer| give_back(process, *buffer));
+    }
+    count > 0
+}
+
+fn stream(buffer: Option<Buffer>) -> u64 {
+    buffer.map_or(0, |buffer| buffer.header().stream.load(Ordering::Relaxed))
+}
+
+/// Writes what a run of buffers of one stream holds.
+fn take(process: &'static Process, sink: &mut Sink, buffers: &[Option<Buffer>]) {
+    if let Err(error) = sink.take(buffers) {
+        end::end_recording(process, end::Reason::WriteFailed(error));
+    }
+}
+
+fn give_back(process: &Process, buffer: Buffer) {
+    if buffer.header().private.load(Ordering::Relaxed) == 0 {
+        return process.pool.give(buffer);
+    }
+    if process.spool().word(layout::header::BUFFERS).is_some_and(|buffers| buffers.get() > 0) {
+        // SAFETY: the buffer was queued, so its thread has left it, and we are the only reader.
+        let _ = unsafe { memory::unmap(buffer.address() as *mut u8, layout::BUFFER_BYTES) };
+        process.pool.gone();
+    } else {
+        process.pool.give(buffer);
+    }
+}
+
+/// Writes the full buffers of the early phase.
+pub fn early(process: &'static Process, sink: &mut Sink) {
+    let count = process.early_count.swap(0, Ordering::AcqRel);
+    for slot in process.early.iter().take(count) {
+        // SAFETY: only addresses of buffers (or 0) are stored here.
+        if let Some(buffer) = unsafe { Buffer::at(slot.swap(0, Ordering::AcqRel) as *mut u8) } {
+            take(process, sink, &[Some(buffer)]);
+            if !sink.failed() {
+                give_back(process, buffer);
+            }
+        }
+    }
+    if count > process.early.len() {
+        end::end_recording(process, end::Reason::EarlyOverflow);
+    }
+}
+
+/// What is done from time to time.
+fn tick(process: &'static Process, sink: &mut Sink, ticks: u64) {
+    if sink.failed() || process.phase() != Phase::Recording {
+        return;
+    }
+    partial(process, sink);
+    sink.sample_memory();
+    if ticks % TICKS_PER_SAMPLE == 0 {
+        sink.sample_names(process);
+        if let Err(error) = sink.sample_clocks(process) {
+            end::end_recording(process, end::Reason::WriteFailed(error));
+        }
+    }
+}
+
+/// Writes what part-filled buffers hold.
+fn partial(process: &'static Process, sink: &mut Sink) {
+    for state in process.each_state() {
+        if let Some(buffer) = state.filling() {
+            if sink.failed() {
+                return;
+            }
+            take(process, sink, &[Some(buffer)]);
+        }
+    }
+}
+
+/// Writes everything and the trace's end; true where that worked.
+pub fn finish(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
+    while queued(process, writer, sink) {}
+    partial(process, sink);
+    if sink.failed() {
+        return false;
+    }
+    match sink.finish(process) {
+        Ok(()) => true,
+        Err(error) => {
+            end::end_recording(process, end::Reason::WriteFailed(error));
+            false
+        }
+    }
+}
