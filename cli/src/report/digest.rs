@@ -6,9 +6,6 @@ use memscope_shared::model::{End, Process, SiteStats, Stack, StackFrame, Stats, 
 
 use super::{format, plumbing};
 
-/// Allocations that lived under this long are *short-lived*.
-pub const SHORT_NS: u64 = 1_000_000;
-
 /// What call sites are ranked by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ranking {
@@ -20,7 +17,7 @@ pub enum Ranking {
     Allocated,
     /// Bytes live at the end.
     Live,
-    /// Allocations that lived under [`SHORT_NS`].
+    /// Allocations that lived under 1 ms.
     Short,
 }
 
@@ -61,7 +58,7 @@ pub struct Digest<'a> {
     pub sites: Vec<Site>,
     /// Which of the process's frames are plumbing.
     pub plumbing: Vec<bool>,
-    /// Allocations that lived under [`SHORT_NS`].
+    /// Allocations that lived under 1 ms.
     pub short_lived: u64,
 }
 

@@ -126,7 +126,7 @@ fn process(pid: u32, parent_pid: u32, stacks: usize, depth: usize) -> Process {
     };
     process.stats = totals(&process.stacks);
     process.timeline = timeline(&mut dice, &process.stats);
-    process.lifetime_histogram = histogram(&mut dice, process.stats.total_allocations);
+    process.lifetime_histogram = histogram(&mut dice, &process.stats);
     process
 }
 
@@ -160,7 +160,7 @@ fn frames(dice: &mut Dice, modules: &[Module], count: usize) -> Vec<StackFrame> 
             function: (at % 17 != 16).then_some(name),
             file: known.then(|| format!("/home/user/project/src/part{}/file_{}.cc", at % 7, at % 43)),
             line: known.then(|| 1 + dice.roll(2000) as u32),
-            column: (at % 2 == 0).then_some(9),
+            column: at.is_multiple_of(2).then_some(9),
             module: Some(
                 modules[if at == 0 { 0 } else { dice.roll(9).saturating_sub(4) as usize }].path.clone(),
             ),
@@ -254,7 +254,7 @@ fn timeline(dice: &mut Dice, stats: &Stats) -> Vec<TimelinePoint> {
             time,
             active_memory: share(stats.peak_memory),
             active_allocations: share(stats.peak_allocations * 1000) / 1000,
-            rss: (at % 3 == 0).then(|| stats.peak_memory * (40 + rise / 10) / 100 + (9 << 20)),
+            rss: at.is_multiple_of(3).then(|| stats.peak_memory * (40 + rise / 10) / 100 + (9 << 20)),
         }
     };
     let mut points: Vec<_> = (0..POINTS).map(point).collect();
@@ -268,12 +268,20 @@ fn timeline(dice: &mut Dice, stats: &Stats) -> Vec<TimelinePoint> {
     points
 }
 
-fn histogram(dice: &mut Dice, mut left: u64) -> Vec<HistogramBucket> {
-    let bounds = (3..=11).map(|power| Some(10_u64.pow(power)));
+fn histogram(dice: &mut Dice, stats: &Stats) -> Vec<HistogramBucket> {
+    let (mut blocks, mut bytes) = (stats.total_allocations, stats.total_allocated);
     let mut bucket = |upto_ns: Option<u64>| {
-        let allocations = if upto_ns.is_some() { left * (1 + dice.roll(4)) / 10 } else { left };
-        left -= allocations;
-        HistogramBucket { upto_ns, allocations, bytes: allocations * (16 + dice.roll(4000)) }
+        let mut part = |left: &mut u64| {
+            let part = if upto_ns.is_some_and(|ns| ns < 10_u64.pow(10)) {
+                *left * (1 + dice.roll(5)) / 10
+            } else {
+                *left
+            };
+            *left -= part;
+            part
+        };
+        HistogramBucket { upto_ns, allocations: part(&mut blocks), bytes: part(&mut bytes) }
     };
+    let bounds = (3..=10).map(|power| Some(10_u64.pow(power)));
     bounds.chain([None]).map(&mut bucket).collect()
 }

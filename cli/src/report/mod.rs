@@ -13,7 +13,7 @@
 //! may hold markup or terminal escapes. Nothing here panics on it or passes it on.
 
 mod digest;
-mod format;
+pub mod format;
 pub mod html;
 mod names;
 mod plumbing;

@@ -34,7 +34,7 @@ pub fn write(snapshot: &Snapshot, out: &mut impl Write, width: usize) -> io::Res
     let order = digest::by_allocated(&snapshot.processes);
     let sites = if order.len() > 1 { 5 } else { 10 };
     for &process in order.iter().take(SECTIONS) {
-        page.process(&snapshot.processes[process], snapshot.complete, sites)?;
+        page.process(snapshot, &snapshot.processes[process], sites)?;
     }
     if let Some(others) = order.get(SECTIONS..).filter(|others| !others.is_empty()) {
         page.blank()?;
@@ -80,17 +80,19 @@ impl<W: Write> Page<'_, W> {
         self.line(indent, &line)
     }
 
-    fn process(&mut self, process: &Process, all_complete: bool, sites: usize) -> io::Result<()> {
+    fn process(&mut self, snapshot: &Snapshot, process: &Process, sites: usize) -> io::Result<()> {
         self.blank()?;
         self.line(0, &"─".repeat(self.width))?;
         self.line(0, &format!("process {}  {}", process.pid, process.exe))?;
-        self.line(0, &command_line(&process.args))?;
+        if snapshot.processes.len() > 1 || process.args != snapshot.command {
+            self.line(0, &command_line(&process.args))?;
+        }
         let (started, ran) = (utc(process.start_time), duration(digest::ran(process)));
         self.wrapped(0, &format!("started {started}, ran {ran}, {}", digest::ended(process)))?;
         let (reason, since) = (process.incomplete_reason.as_deref(), process.incomplete_since);
         match digest::incomplete(process.complete, reason, since, process.start_time) {
             Some(why) => self.wrapped(0, &format!("INCOMPLETE: {why}."))?,
-            None if all_complete => self.line(0, "the recording is complete")?,
+            None if snapshot.complete => self.line(0, "the recording is complete")?,
             None => self.line(0, "the recording of this process is complete")?,
         }
         self.totals(process)?;
@@ -127,10 +129,10 @@ impl<W: Write> Page<'_, W> {
 
     fn ranking(&mut self, digest: &Digest<'_>, ranking: Ranking, limit: usize) -> io::Result<()> {
         let (title, none) = match ranking {
-            Ranking::Peak => ("live at the peak", "Nothing was live at the peak."),
+            Ranking::Peak => ("memory live at the peak", "Nothing was live at the peak."),
             Ranking::Count => ("number of allocations", "There was no allocation."),
             Ranking::Allocated => ("bytes allocated", "There was no allocation."),
-            Ranking::Live => ("still live at the end", "Nothing was live at the end."),
+            Ranking::Live => ("memory still live at the end", "Nothing was live at the end."),
             Ranking::Short => ("allocations that lived under 1 ms", "No allocation lived under 1 ms."),
         };
         self.blank()?;

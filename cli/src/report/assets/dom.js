@@ -37,7 +37,7 @@ function durationText(ns) {
 // A row of buttons of which one is chosen.
 function choice(label, options, chosen, choose) {
   const button = ([key, text]) =>
-    h("button", { type: "button", "aria-pressed": String(key === chosen), onclick: () => choose(key) }, text);
+    h("button", { type: "button", "data-key": `${label} ${key}`, "aria-pressed": String(key === chosen), onclick: () => choose(key) }, text);
   return h("div", { class: "choice", role: "group", "aria-label": label }, options.map(button));
 }
 
@@ -63,4 +63,11 @@ function inSteps(items, first, render, place, button) {
   more.addEventListener("click", () => step(first * 4));
   step(first);
   button.append(more);
+}
+
+// Draws anew and leaves the keyboard's focus on the button that has it.
+function keepingFocus(place, draw) {
+  const key = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  draw();
+  if (key) place.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
 }

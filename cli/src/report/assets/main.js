@@ -34,7 +34,8 @@
     const image = recording.processes[state.process];
     if (!image) return;
     const data = Data.process(state.process);
-    Panels.processes(byId("processes"), recording, state.process, state, toAddress);
+    const picker = byId("processes");
+    keepingFocus(picker, () => Panels.processes(picker, recording, state.process, state, choose));
     Panels.process(byId("process"), image, recording);
     Panels.numbers(byId("numbers"), image, data);
     Timeline.render(byId("timeline"), image, data.timeline);
@@ -43,6 +44,12 @@
     Panels.threads(byId("threads"), image, data);
     Panels.modules(byId("modules"), data);
     Panels.notes(byId("notes"));
+  }
+
+  function choose(change) {
+    Object.assign(state, change);
+    toAddress();
+    show();
   }
 
   byId("generator").textContent = recording.generator;

@@ -40,7 +40,7 @@ const Panels = (() => {
         h("span", null, "ran ", durationText(image.ran)),
         h("span", null, `pid ${image.pid}`),
         h("span", { title: localTime(image.start_ms) }, `started ${image.start_utc}`),
-        h("span", { class: "path" }, image.exe)),
+        image.exe && h("span", { class: "path" }, image.exe)),
     ]);
   }
 
@@ -55,7 +55,7 @@ const Panels = (() => {
     const large = (name, value, ...notes) =>
       h("div", { class: "large" }, h("dt", null, name), h("dd", null, h("b", null, value), h("span", null, notes)));
     const small = (name, value, kind) => h("div", { class: kind ?? "" }, h("dt", null, name), h("dd", null, value));
-    const warn = (value) => (value > 0 ? "warn" : "");
+    const warn = (value, kind) => (value > 0 ? kind : "");
     const mean = n.total_allocations ? Math.round(n.total_allocated / n.total_allocations) : 0;
     fill(clear(place), null, [
       h("dl", { class: "numbers" },
@@ -68,29 +68,30 @@ const Panels = (() => {
         small("short-lived", `${Format.count(data.shortLived)} (${Format.percent(data.shortLived, n.total_allocations)})`),
         small("allocations per second", seconds > 0 ? Format.count(Math.round(n.total_allocations / seconds)) : "–"),
         small("threads", Format.count(n.threads)),
-        small("failed calls", Format.count(n.failed_allocations), warn(n.failed_allocations)),
-        small("unknown frees", Format.count(n.unknown_frees), warn(n.unknown_frees)),
+        small("failed calls", Format.count(n.failed_allocations), warn(n.failed_allocations, "warn")),
+        small("unknown frees", Format.count(n.unknown_frees), warn(n.unknown_frees, "warn")),
         n.inherited_frees > 0 && small("inherited frees", Format.count(n.inherited_frees)),
-        small("lost events", Format.count(n.lost_events), warn(n.lost_events))),
+        small("lost events", Format.count(n.lost_events), warn(n.lost_events, "lost"))),
     ]);
   }
 
   function lifetimes(place, image, data) {
     const title = h("div", { class: "title" }, h("h2", { id: "lifetimes-title" }, "How long blocks lived"));
-    const rows = data.histogram;
-    if (!rows.some((row) => row.allocations > 0)) {
+    const used = data.histogram.map((row) => row.allocations > 0);
+    const rows = data.histogram.slice(Math.max(0, used.indexOf(true)), used.lastIndexOf(true) + 1);
+    if (rows.length === 0) {
       place.replaceChildren(title, h("p", { class: "empty" }, "There was no allocation."));
       return;
     }
     const most = rows.reduce((max, row) => Math.max(max, row.allocations), 1);
     const mostBytes = rows.reduce((max, row) => Math.max(max, row.bytes), 1);
-    const label = (row, at) => {
-      const before = at > 0 ? rows[at - 1].upto_ns : null;
+    const label = (row) => {
+      const before = data.histogram[data.histogram.indexOf(row) - 1]?.upto_ns ?? null;
       if (row.upto_ns === null) return before === null ? "any time" : `${brief(before)} and longer`;
       return before === null ? `under ${brief(row.upto_ns)}` : `${brief(before)} to ${brief(row.upto_ns)}`;
     };
-    const line = (row, at) => h("tr", null,
-      h("th", { scope: "row" }, label(row, at)),
+    const line = (row) => h("tr", null,
+      h("th", { scope: "row" }, label(row)),
       h("td", { class: "number" }, Format.count(row.allocations)),
       h("td", { class: "number share" }, Format.percent(row.allocations, image.stats.total_allocations)),
       h("td", { class: "wide" }, bar(row.allocations / most, "count")),
@@ -133,6 +134,7 @@ const Panels = (() => {
       h("td", { class: "number" }, durationText(thread.start)),
       h("td", { class: "number" }, thread.end === null ? h("span", { class: "unknown" }, "to the end") : durationText(thread.end)),
       h("td", { class: "wide" }, span(thread.start, thread.end ?? image.ran, image.ran)));
+    place.hidden = data.allThreads === 0;
     folded(place, `Threads (${Format.count(data.allThreads)})`, data.allThreads <= 12, () => listing(
       [["Number", "number"], ["Name"], ["First seen after", "number"], ["Ended after", "number"], ["", "wide"]],
       data.threads, data.allThreads, 50, row));
@@ -150,6 +152,7 @@ const Panels = (() => {
       h("td", { class: "code" }, module.path),
       h("td", { class: "code build" }, module.buildId ?? h("span", { class: "unknown" }, "none")),
       h("td", { class: "code" }, `0x${module.start}–0x${module.end}`));
+    place.hidden = data.allModules === 0;
     folded(place, `Modules (${Format.count(data.allModules)})`, false, () => listing(
       [["Path"], ["Build-id"], ["Addresses"]], data.modules, data.allModules, 50, row));
   }
@@ -167,7 +170,7 @@ const Panels = (() => {
     folded(place, "How to read this", false, body);
   }
 
-  function processes(place, recording, chosen, state, changed) {
+  function processes(place, recording, chosen, state, choose) {
     const images = recording.processes;
     place.hidden = images.length < 2;
     if (place.hidden) return;
@@ -176,8 +179,10 @@ const Panels = (() => {
     const lines = state.order === "largest" ? byAllocated : recording.tree;
     const row = ([at, depth]) => {
       const image = images[at];
-      const link = h("a", { href: `#process=${at}`, title: image.command || image.exe, "aria-current": at === chosen ? "true" : null },
-        h("b", null, Format.fileName(image.exe) || "?"), ` ${withoutProgram(image.command)}`);
+      const link = h("a", {
+        href: `#process=${at}`, title: image.command || image.exe, "data-key": `process ${at}`,
+        "aria-current": at === chosen ? "true" : null,
+      }, h("b", null, Format.fileName(image.exe) || "?"), ` ${withoutProgram(image.command)}`);
       const line = h("tr", { class: at === chosen ? "chosen" : "" },
         h("td", { class: "name", style: { paddingLeft: `${8 + Math.min(depth, 12) * 16}px` } }, link),
         h("td", { class: "number" }, String(image.pid)),
@@ -185,23 +190,23 @@ const Panels = (() => {
         h("td", { class: "number" }, image.incomplete === null ? "" : h("span", { class: "bad", title: image.incomplete }, "incomplete")),
         h("td", { class: "number" }, durationText(image.ran)),
         h("td", { class: "number" }, bytesText(image.stats.peak_memory)),
-        h("td", { class: "number" }, bytesText(image.stats.total_allocated), bar(image.stats.total_allocated / most, "allocated")));
-      line.addEventListener("click", (event) => event.target.closest("a") || link.click());
+        h("td", { class: "number" }, bytesText(image.stats.total_allocated)),
+        h("td", { class: "share-bar" }, bar(image.stats.total_allocated / most, "allocated")));
+      line.addEventListener("click", (event) => {
+        if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+        event.preventDefault();
+        choose({ process: at, open: new Set() });
+      });
       return line;
     };
-    const head = [["Process"], ["Pid", "number"], ["End", "ended"], ["", "number"], ["Ran", "number"], ["Peak", "number"], ["Allocated", "number"]];
+    const head = [["Process"], ["Pid", "number"], ["End", "ended"], ["", "number"], ["Ran", "number"], ["Peak", "number"], ["Allocated", "number"], ["", "share-bar"]];
     const scrolled = place.querySelector(".picker")?.scrollTop;
-    const order = (key) => {
-      state.order = key;
-      changed();
-      processes(place, recording, chosen, state, changed);
-    };
     const picker = h("div", { class: "scroll picker" }, h("table", { class: "listing" },
       h("thead", null, h("tr", null, head.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
       h("tbody", null, lines.map(row))));
     place.replaceChildren(
       h("div", { class: "title" }, h("h2", { id: "processes-title" }, "Processes"),
-        choice("Order", [["tree", "As a tree"], ["largest", "Largest first"]], state.order, order)),
+        choice("Order", [["tree", "As a tree"], ["largest", "Largest first"]], state.order, (order) => choose({ order }))),
       picker);
     if (scrolled === undefined) place.querySelector("tr.chosen")?.scrollIntoView({ block: "nearest" });
     else picker.scrollTop = scrolled;

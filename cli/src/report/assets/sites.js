@@ -49,7 +49,7 @@ const Sites = (() => {
 
     controls() {
       const search = h("input", {
-        type: "search", placeholder: "Filter by function, file or module", "aria-label": "Filter", spellcheck: "false",
+        type: "search", placeholder: "Filter by function, file or module", "aria-label": "Filter", spellcheck: "false", autocomplete: "off",
         value: this.state.find,
       });
       let timer = 0;
@@ -57,14 +57,14 @@ const Sites = (() => {
         clearTimeout(timer);
         timer = setTimeout(() => this.set({ find: search.value }), 120);
       });
-      this.tabs = h("div");
+      this.tabs = h("div", { class: "controls" });
       return h("div", { class: "title" }, h("h2", { id: "sites-title" }, "Where memory comes from"), this.tabs, search);
     }
 
     set(change) {
       Object.assign(this.state, change);
       this.changed();
-      this.draw();
+      keepingFocus(this.place, () => this.draw());
     }
 
     sortBy(key) {
@@ -82,9 +82,11 @@ const Sites = (() => {
       this.tabs.replaceChildren(
         choice("Group by", view, this.state.view, (key) => this.set({ view: key, open: new Set() })),
         choice("Rank by", ranking, this.state.by, (key) => this.set({ by: key, up: false })));
-      this.tabs.className = "controls";
-      this.head.replaceChildren(h("th", { scope: "col" }, this.state.view === "sites" ? "Call site" : "Stack, by its most telling frame"), ...COLUMNS.map((column) => this.header(column)));
+      const first = this.state.view === "sites" ? "Call site" : "Stack, by its most telling frame";
+      this.head.replaceChildren(h("th", { scope: "col" }, first), ...COLUMNS.map((column) => this.header(column)));
       const rows = this.rows();
+      const { of } = this.column();
+      this.most = rows.reduce((most, row) => Math.max(most, row.numbers[of]), 1);
       this.tell(rows);
       this.body.replaceChildren();
       this.foot.replaceChildren();
@@ -95,7 +97,7 @@ const Sites = (() => {
       const sorted = column.key === this.state.by;
       const order = sorted ? (this.state.up ? "ascending" : "descending") : null;
       return h("th", { scope: "col", "aria-sort": order, class: sorted ? "number sorted" : "number" },
-        h("button", { type: "button", title: column.hint, onclick: () => this.sortBy(column.key) },
+        h("button", { type: "button", "data-key": `sort ${column.key}`, title: column.hint, onclick: () => this.sortBy(column.key) },
           column.name, h("span", { class: "arrow", "aria-hidden": "true" }, sorted ? (this.state.up ? " ↑" : " ↓") : "")));
     }
 
@@ -154,7 +156,7 @@ const Sites = (() => {
       const whole = column.total(this.image.stats, this.data);
       const text = h("span", { title: column.exact?.(value), class: value ? "" : "zero" }, column.text(value));
       return h("td", { class: sorted ? "number sorted" : "number" }, text,
-        sorted && whole > 0 && [h("span", { class: "share" }, Format.percent(value, whole)), bar(value / whole, column.key)]);
+        sorted && whole > 0 && [h("span", { class: "share" }, Format.percent(value, whole)), bar(value / this.most, column.key)]);
     }
 
     toggle(row, line, button) {
@@ -182,7 +184,7 @@ const Sites = (() => {
           fact("allocated", bytesText(n.allocated), ` in ${Format.counted(n.allocations, "block")}`),
           fact("mean size", bytesText(Math.round(n.allocated / Math.max(1, n.allocations)))),
           fact("freed", bytesText(n.deallocated), ` in ${Format.counted(n.deallocations, "block")}`),
-          fact("still live", bytesText(n.activeMemory), ` in ${Format.counted(n.active, "block")}`),
+          fact("still live", n.active ? [bytesText(n.activeMemory), ` in ${Format.counted(n.active, "block")}`] : "nothing"),
           fact("at the peak", bytesText(n.atPeak), ` (${Format.percent(n.atPeak, this.image.stats.peak_memory)})`),
           allStacks === 1 && fact("own peak", bytesText(n.ownPeak)),
           fact("short-lived", `${Format.count(n.short)} (${Format.percent(n.short, n.allocations)})`)),

@@ -13,7 +13,7 @@ const Timeline = (() => {
   // Powers of two for bytes, 1-2-5 for counts: round labels in their own unit.
   function byteTicks(max) {
     let step = 1;
-    while (max / step > 5) step *= 2;
+    while (max / step > 6) step *= 2;
     return ticks(max, step);
   }
 
@@ -72,7 +72,8 @@ const Timeline = (() => {
       this.plot = h("div", { class: "plot" });
       this.legend = h("div", { class: "legend", "aria-live": "polite" });
       place.append(this.legend, this.plot);
-      this.showRss = this.withRss;
+      // A resident set far above the live bytes would press their curve flat.
+      this.showRss = this.withRss && Math.max(...this.rss) <= 4 * image.stats.peak_memory;
       this.width = 0;
       this.observer = new ResizeObserver(() => this.draw());
       this.observer.observe(this.plot);
@@ -128,7 +129,7 @@ const Timeline = (() => {
       };
       fill(this.svg, null, [
         ticks(this.span, step).map(time),
-        bytes.map((n) => line(this.y(n), Format.bytes(n).replace(/\.0+ /, " "), n ? "grid" : "axis")),
+        bytes.map((n) => line(this.y(n), n ? Format.bytes(n).replace(/\.0+ /, " ") : "0", n ? "grid" : "axis")),
         blocks.map((n) => line(this.yBlocks(n), Format.count(n), n ? "grid" : "axis")),
         s("text", { class: "unit", x: LEFT - 8, y: 10, "text-anchor": "end" }, "bytes"),
         s("text", { class: "unit", x: LEFT - 8, y: STRIP_TOP - 8, "text-anchor": "end" }, "blocks"),
@@ -220,7 +221,7 @@ const Timeline = (() => {
       const item = (kind, name, value) => h("span", { class: `series ${kind}` }, h("i"), `${name} `, h("b", null, value));
       const when = visible || at !== this.peak ? `at ${Format.duration(this.times[at])}` : `at the peak, ${Format.duration(this.image.peak_after)}`;
       const toggle = this.withRss && h("label", { class: "toggle" },
-        h("input", { type: "checkbox", checked: this.showRss, onchange: (event) => {
+        h("input", { type: "checkbox", autocomplete: "off", checked: this.showRss, onchange: (event) => {
           this.showRss = event.target.checked;
           this.draw(true);
         } }), "resident set");

@@ -119,12 +119,9 @@ impl Limits {
 #[derive(Serialize)]
 pub struct Details {
     strings: Vec<String>,
-    /// (function, short function, file, line, column, module, address, flags); 0 for what is unknown.
-    frames: Vec<(u32, u32, u32, u32, u32, u32, String, u8)>,
-    /// (id, flags, position of the telling frame or -1, frames, numbers).
-    stacks: Vec<(u64, u8, i64, Vec<u32>, Numbers)>,
-    /// (telling frame or -1, number of stacks, those of them that the page holds, numbers).
-    sites: Vec<(i64, usize, Vec<u32>, Numbers)>,
+    frames: Vec<FrameRow>,
+    stacks: Vec<StackRow>,
+    sites: Vec<SiteRow>,
     all_stacks: usize,
     all_sites: usize,
     short_lived: u64,
@@ -138,6 +135,15 @@ pub struct Details {
     modules: Vec<(u32, u32, String, String)>,
     all_modules: usize,
 }
+
+/// (function, short function, file, line, column, module, address, flags); 0 for what is unknown.
+type FrameRow = (u32, u32, u32, u32, u32, u32, String, u8);
+
+/// (id, flags, position of the telling frame or -1, frames, numbers).
+type StackRow = (u64, u8, i64, Vec<u32>, Numbers);
+
+/// (telling frame or -1, number of stacks, those of them that the page holds, numbers).
+type SiteRow = (i64, usize, Vec<u32>, Numbers);
 
 /// Allocations, bytes, frees, bytes freed, live, live bytes, own peak, live at the process's peak, short-lived;
 /// lifetimes: min, median, 90 %, 99 %, max, mean.
@@ -216,6 +222,10 @@ impl Details {
     }
 }
 
+const fn flag(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
+}
+
 fn hex(address: u64) -> String {
     format!("{address:x}")
 }
@@ -243,11 +253,11 @@ impl Strings {
 struct Selection<'d, 'p> {
     digest: &'d Digest<'p>,
     strings: Strings,
-    frames: Vec<(u32, u32, u32, u32, u32, u32, String, u8)>,
+    frames: Vec<FrameRow>,
     frame_numbers: HashMap<u32, u32>,
-    stacks: Vec<(u64, u8, i64, Vec<u32>, Numbers)>,
+    stacks: Vec<StackRow>,
     stack_numbers: HashMap<u32, u32>,
-    sites: Vec<(i64, usize, Vec<u32>, Numbers)>,
+    sites: Vec<SiteRow>,
 }
 
 impl<'d, 'p> Selection<'d, 'p> {
@@ -303,7 +313,7 @@ impl<'d, 'p> Selection<'d, 'p> {
             self.digest.telling(stack).map(|at| stack.frames[..at].iter().filter(|f| known(f)).count());
         let frames: Vec<u32> = stack.frames.iter().copied().filter(known).collect();
         let frames = frames.into_iter().map(|frame| self.frame(frame)).collect();
-        let flags = u8::from(stack.truncated) * TRUNCATED | u8::from(stack.guessed) * GUESSED;
+        let flags = flag(stack.truncated, TRUNCATED) | flag(stack.guessed, GUESSED);
         self.stack_numbers.insert(index, self.stacks.len() as u32);
         self.stacks.push((
             stack.id,
@@ -330,7 +340,7 @@ impl<'d, 'p> Selection<'d, 'p> {
             frame.column.unwrap_or(0),
             self.strings.add(frame.module.as_deref()),
             hex(frame.address),
-            u8::from(frame.inlined) * INLINED | u8::from(plumbing) * PLUMBING,
+            flag(frame.inlined, INLINED) | flag(plumbing, PLUMBING),
         );
         let number = self.frames.len() as u32;
         self.frames.push(row);

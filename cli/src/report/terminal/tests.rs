@@ -21,9 +21,9 @@ fn totals_and_rankings_are_those_of_the_snapshot() {
         "2.00 s after the start".to_owned(),
         "3 unknown frees".to_owned(),
         "started 2023-11-14 22:13:20.123 UTC, ran 3.21 s, exited with 0".to_owned(),
-        "Top call sites by live at the peak (10 of ".to_owned(),
+        "Top call sites by memory live at the peak (10 of ".to_owned(),
         "Top call sites by number of allocations (10 of ".to_owned(),
-        "Top call sites by still live at the end (10 of ".to_owned(),
+        "Top call sites by memory still live at the end (10 of ".to_owned(),
         "Top call sites by allocations that lived under 1 ms (10 of ".to_owned(),
     ] {
         assert!(text.contains(&expected), "{expected}\n{text}");
