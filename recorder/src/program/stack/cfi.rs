@@ -12,9 +12,9 @@
 //! All linkers use these encodings; with others the entries are walked one by one. Then gimli decodes the entry and
 //! [`super::row`] executes it.
 
+use super::cache::CACHE;
 use super::row::{self, Bytes, Fde, Frames, Row};
 use super::rule::{Kind, Rule};
-use super::cache::CACHE;
 use super::{Sink, elf, executable, modules};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, EhFrameOffset, LittleEndian, UnwindSection};
 use modules::Module;
@@ -63,7 +63,7 @@ fn uncovered_rule(address: usize) -> Rule {
     let start = address.wrapping_add(1);
     let matches = |code: &[u8]| {
         start % 4096 + code.len() <= 4096
-            && start % 4096 != 0
+            && !start.is_multiple_of(4096)
             // SAFETY: the page of `address` is executable memory, which x86-64 can read, and all the bytes lie in it.
             && code.iter().enumerate().all(|(i, byte)| unsafe { (start as *const u8).add(i).read() } == *byte)
     };

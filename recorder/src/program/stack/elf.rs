@@ -75,7 +75,8 @@ impl Image {
             return None;
         }
         // SAFETY: in the first page, as was just checked; any bytes are valid headers.
-        let headers = unsafe { core::slice::from_raw_parts((start + table) as *const ProgramHeader, count.into()) };
+        let headers =
+            unsafe { core::slice::from_raw_parts((start + table) as *const ProgramHeader, count.into()) };
         let first = headers.iter().find(|header| header.kind == PT_LOAD)?;
         let bias = start.wrapping_sub(first.address & !4095);
         Some(Self { start, end, headers, bias })
@@ -91,7 +92,9 @@ impl Image {
     #[must_use]
     pub fn loaded_end(&self) -> usize {
         let ends = self.headers.iter().filter(|header| header.kind == PT_LOAD);
-        ends.map(|header| self.bias.wrapping_add(header.address + header.memory_size)).max().unwrap_or(self.end)
+        ends.map(|header| self.bias.wrapping_add(header.address + header.memory_size))
+            .max()
+            .unwrap_or(self.end)
     }
 
     /// Address of the first header of a kind.
@@ -106,7 +109,8 @@ impl Image {
     #[must_use]
     pub fn is_code(&self, address: usize) -> bool {
         let file_address = address.wrapping_sub(self.bias);
-        let mut code = self.headers.iter().filter(|header| header.kind == PT_LOAD && header.flags & PF_X != 0);
+        let mut code =
+            self.headers.iter().filter(|header| header.kind == PT_LOAD && header.flags & PF_X != 0);
         code.any(|header| file_address.wrapping_sub(header.address) < header.memory_size)
     }
 
@@ -185,7 +189,10 @@ impl Dynamic {
     pub fn symbol(&self, name: &CStr) -> Option<usize> {
         let table = self.address(DT_GNU_HASH)? as *const u32;
         let symbols = self.address(DT_SYMTAB)? as *const Symbol;
-        let hash = name.to_bytes().iter().fold(5381_u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
+        let hash = name
+            .to_bytes()
+            .iter()
+            .fold(5381_u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(byte.into()));
         // SAFETY: the layout of a GNU hash table: number of buckets, first symbol, words and shift of the filter,
         // filter, buckets, chains. A chain's last hash is odd.
         unsafe {
@@ -196,7 +203,8 @@ impl Dynamic {
             while index >= first {
                 let other = chain.add((index - first) as usize).read();
                 let symbol = &*symbols.add(index as usize);
-                if other | 1 == hash | 1 && symbol.section != 0 && self.string(symbol.name as usize)? == name {
+                if other | 1 == hash | 1 && symbol.section != 0 && self.string(symbol.name as usize)? == name
+                {
                     return Some(self.bias.wrapping_add(symbol.value));
                 }
                 if other & 1 != 0 {
@@ -223,9 +231,8 @@ fn find_build_id(mut notes: &'static [u8], align: usize) -> Option<&'static [u8]
     let align = if align == 8 { 8 } else { 4 };
     let padded = |length: usize| length.checked_next_multiple_of(align);
     loop {
-        let word = |at: usize| -> Option<u32> {
-            Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?))
-        };
+        let word =
+            |at: usize| -> Option<u32> { Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?)) };
         let (name_size, size, kind) = (word(0)? as usize, word(4)? as usize, word(8)?);
         let name = notes.get(12..12_usize.checked_add(name_size)?)?;
         let start = padded(12_usize.checked_add(name_size)?)?;

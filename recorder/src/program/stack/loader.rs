@@ -59,7 +59,10 @@ pub fn start() {
     }
     let mut find = ABSENT;
     if let Some(image) = image() {
-        let code = image.headers().iter().find(|header| header.kind == elf::PT_LOAD && header.flags & elf::PF_X != 0);
+        let code = image
+            .headers()
+            .iter()
+            .find(|header| header.kind == elf::PT_LOAD && header.flags & elf::PF_X != 0);
         if let Some(code) = code {
             TEXT_START.store(image.bias.wrapping_add(code.address), Ordering::Relaxed);
             TEXT_LENGTH.store(code.memory_size, Ordering::Relaxed);

@@ -35,10 +35,14 @@ pub fn visit(mut visit: impl FnMut(&Mapping<'_>) -> bool) -> bool {
     };
     // SAFETY: a fresh mapping of that length, unmapped only below.
     let buffer = unsafe { core::slice::from_raw_parts_mut(base, BUFFER) };
-    let complete = visit_lines(buffer, |into| file.read(into).unwrap_or(0), |line| match parse(line) {
-        Some(mapping) => visit(&mapping),
-        None => true,
-    });
+    let complete = visit_lines(
+        buffer,
+        |into| file.read(into).unwrap_or(0),
+        |line| match parse(line) {
+            Some(mapping) => visit(&mapping),
+            None => true,
+        },
+    );
     // SAFETY: nobody uses the buffer any more.
     let _ = unsafe { memory::unmap(base, BUFFER) };
     complete

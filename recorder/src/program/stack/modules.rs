@@ -15,9 +15,9 @@
 //! **Fork.** A child records into a stream of its own, so it has to announce the modules again. It knows that by
 //! the epoch: see [`new_image`].
 
+use super::cache::CACHE;
 use super::elf::{self, Image};
 use super::loader::{self, LinkMap, Object};
-use super::cache::CACHE;
 use super::{Sink, maps};
 use crate::sys::{file, memory};
 use core::ffi::CStr;
@@ -65,16 +65,18 @@ struct Slot {
 const _: () = assert!(size_of::<Slot>() == 64);
 
 impl Slot {
-    const NEW: Self = Self {
-        version: AtomicU32::new(FREE),
-        announced: AtomicU32::new(0),
-        start: AtomicUsize::new(0),
-        end: AtomicUsize::new(0),
-        bias: AtomicUsize::new(0),
-        eh_frame_hdr: AtomicUsize::new(0),
-        link_map: AtomicUsize::new(0),
-        seen: AtomicUsize::new(0),
-    };
+    const fn new() -> Self {
+        Self {
+            version: AtomicU32::new(FREE),
+            announced: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            bias: AtomicUsize::new(0),
+            eh_frame_hdr: AtomicUsize::new(0),
+            link_map: AtomicUsize::new(0),
+            seen: AtomicUsize::new(0),
+        }
+    }
 
     fn read(&self) -> Option<Module> {
         let version = self.version.load(Ordering::Acquire);
@@ -117,7 +119,7 @@ impl Slot {
     }
 }
 
-static FIRST: [Slot; CHUNK] = [const { Slot::NEW }; CHUNK];
+static FIRST: [Slot; CHUNK] = [const { Slot::new() }; CHUNK];
 static MORE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(null_mut()) }; CHUNKS];
 static CURRENT: AtomicU32 = AtomicU32::new(1);
 static NEXT: AtomicU32 = AtomicU32::new(2);
@@ -156,7 +158,7 @@ fn grow() -> bool {
 
 /// The module of an address, and whether it is recorded. It is recorded now if there is a sink.
 #[cold]
-pub fn find(address: usize, mut sink: Option<&mut dyn Sink>) -> Option<(Module, bool)> {
+pub fn find(address: usize, sink: Option<&mut dyn Sink>) -> Option<(Module, bool)> {
     let module = if loader::can_find_objects() {
         from_object(&loader::find_object(address)?)
     } else {
@@ -167,7 +169,7 @@ pub fn find(address: usize, mut sink: Option<&mut dyn Sink>) -> Option<(Module, 
     if slot.is_some_and(recorded) {
         return Some((module, true));
     }
-    let Some(sink) = sink.as_deref_mut() else { return Some((module, false)) };
+    let Some(sink) = sink else { return Some((module, false)) };
     if slot.is_none() {
         retire_overlapping(&module, sink);
     }

@@ -12,9 +12,9 @@
 //! This is rare, and writes nothing: rules of modules that are not recorded yet are not cached.
 
 use super::bounds::Bounds;
+use super::cache::CACHE;
 use super::rule::{Kind, Rule};
 use super::unwind::Step;
-use super::cache::CACHE;
 use super::{Entry, cfi, modules};
 
 /// What a nested call of a hook is.

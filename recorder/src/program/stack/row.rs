@@ -5,8 +5,8 @@
 //! stack) and knows the 17 registers that matter on x86-64.
 
 use gimli::{
-    CallFrameInstruction, CallFrameInstructionIter, EhFrame, EndianSlice, FrameDescriptionEntry, LittleEndian,
-    UnwindExpression,
+    CallFrameInstruction, CallFrameInstructionIter, EhFrame, EndianSlice, FrameDescriptionEntry,
+    LittleEndian, UnwindExpression,
 };
 
 /// The bytes of a section.
@@ -225,7 +225,9 @@ impl Machine {
             I::Register { dest_register, src_register } => {
                 (dest_register, Register::Register(u8::try_from(src_register.0).ok()?))
             }
-            I::Expression { register, expression } => (register, Register::Expression(Place::new(expression)?)),
+            I::Expression { register, expression } => {
+                (register, Register::Expression(Place::new(expression)?))
+            }
             I::ValExpression { register, expression } => {
                 (register, Register::ValExpression(Place::new(expression)?))
             }

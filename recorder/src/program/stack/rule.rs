@@ -16,8 +16,8 @@
 //! realigned stack ([`Kind::Drap`]) counts both from rbp, with a bias. What does not fit is [`Kind::Slow`] and
 //! is evaluated from the tables each time it is met.
 
-use super::row::{Cfa, Register, Row, reg};
 use super::expression::{self, Inputs};
+use super::row::{Cfa, Register, Row, reg};
 
 /// Number of bits of a packed rule.
 pub const BITS: u32 = 26;

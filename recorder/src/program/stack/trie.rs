@@ -185,9 +185,9 @@ impl Trie {
         self.growing.store(0, Ordering::Relaxed);
     }
 
-    /// Number of ids given out, and one.
+    /// The id that the next node gets.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub fn next_id(&self) -> u32 {
         self.next.load(Ordering::Relaxed)
     }
 
@@ -261,8 +261,8 @@ impl Trie {
             let Some(table) = Table::unpack(packed) else { return };
             let inserted = table.insert(entry);
             let capacity = LINE << table.bits;
-            if !inserted || self.len() as usize > capacity / 8 * 5 {
-                self.grow(packed, table, !inserted || self.len() as usize > capacity / 8 * 7);
+            if !inserted || self.next_id() as usize > capacity / 8 * 5 {
+                self.grow(packed, table, !inserted || self.next_id() as usize > capacity / 8 * 7);
             }
             if inserted {
                 return;
@@ -385,8 +385,8 @@ mod tests {
                 known.push(id);
             }
         }
-        assert!(trie.len() > 200_000);
-        assert_eq!(log.0.len(), trie.len() as usize - 1);
+        assert!(trie.next_id() > 200_000);
+        assert_eq!(log.0.len(), trie.next_id() as usize - 1);
         for (index, (id, parent, key)) in log.0.iter().enumerate() {
             assert_eq!(*id as usize, index + 1);
             assert!(parent < id);
@@ -415,7 +415,7 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         let all: Vec<_> = logs.into_iter().flat_map(|log| log.0).collect();
-        assert_eq!(all.len() + 1, trie.len() as usize);
+        assert_eq!(all.len() + 1, trie.next_id() as usize);
         let ids: HashSet<u32> = all.iter().map(|node| node.0).collect();
         assert_eq!(ids.len(), all.len());
         let distinct: HashSet<(u32, u64)> = all.iter().map(|node| (node.1, node.2)).collect();

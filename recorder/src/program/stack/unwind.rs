@@ -123,7 +123,7 @@ impl Frame {
     /// The caller by rbp, where that is plausible.
     fn guess(&self, bounds: &mut Bounds, mut rules: impl FnMut(usize) -> Rule) -> Option<Frame> {
         const FARTHEST: usize = 1 << 20;
-        if self.bp % 8 != 0 || self.bp < self.sp || self.bp - self.sp > FARTHEST {
+        if !self.bp.is_multiple_of(8) || self.bp < self.sp || self.bp - self.sp > FARTHEST {
             return None;
         }
         let bp = bounds.read(self.bp)?;

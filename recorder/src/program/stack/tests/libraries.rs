@@ -52,20 +52,19 @@ fn a_generation_ends_when_a_library_goes() {
     let directory = std::env::temp_dir().join(format!("memscope-stack-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     let paths = [build(&directory, "first", "-DADD=1"), build(&directory, "second", "-DADD=1")];
-    let mut addresses = Vec::new();
     for path in &paths {
         let library = Library::open(path);
         let function = library.function();
-        addresses.push(function as usize);
+        let start = function as usize as u64;
         let before = modules::generation();
         let id = (function(hook) - 1) as u32;
         let (frames, truncated) = resolve(id);
-        assert!(!truncated && (function as u64..function as u64 + 64).contains(&frames[0].1));
+        assert!(!truncated && (start..start + 64).contains(&frames[0].1));
         LOG.with_borrow(|log| {
             let name = path.to_str().unwrap();
             let module = log.modules.iter().find(|module| module.3 == name).expect("its module is recorded");
             assert_eq!(module.4, 20);
-            assert!((module.1..module.2).contains(&(function as u64)));
+            assert!((module.1..module.2).contains(&start));
         });
         let mut log = Log::default();
         // SAFETY: nothing is being unloaded at this moment.

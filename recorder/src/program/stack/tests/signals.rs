@@ -67,8 +67,7 @@ fn raise() {
 
 fn alternate_stack() -> Vec<u8> {
     let mut stack = vec![0_u8; 256 << 10];
-    let description =
-        libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    let description = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
     // SAFETY: the stack outlives its use: the test disables it again.
     assert_eq!(unsafe { libc::sigaltstack(&raw const description, core::ptr::null_mut()) }, 0);
     stack
