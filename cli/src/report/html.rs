@@ -7,7 +7,7 @@
 mod data;
 mod escape;
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use memscope_shared::model::Snapshot;
 use serde::Serialize;
@@ -37,6 +37,7 @@ const SCRIPTS: [&str; 7] = [
 ///
 /// Those of `out`.
 pub fn write(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
+    let out = &mut BufWriter::new(out);
     // Text and the names of what stands between take turns.
     for (at, part) in TEMPLATE.split("@@").enumerate() {
         match part {
@@ -48,7 +49,7 @@ pub fn write(snapshot: &Snapshot, out: &mut impl Write) -> io::Result<()> {
             other => unreachable!("the template asks for {other}"),
         }
     }
-    Ok(())
+    out.flush()
 }
 
 fn title(snapshot: &Snapshot) -> String {

@@ -157,7 +157,7 @@ impl<W: Write> Page<'_, W> {
         let share = percent(value, digest.total(ranking));
         let mut row = format!("{rank:>3}. {shown:>12} {share:>6}  {}", note(ranking, &site.stats));
         if site.stacks.len() > 1 {
-            row += &format!(", {} stacks", count(site.stacks.len() as u64));
+            row += &format!("; the largest of {} stacks:", count(site.stacks.len() as u64));
         }
         self.line(0, &row)?;
         let Some(&top) = digest.top_stacks(site, ranking, 1).first() else { return Ok(()) };

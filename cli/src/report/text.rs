@@ -2,7 +2,8 @@
 
 /// `raw` with every character that could steer a terminal or turn the line around replaced.
 pub fn harmless(raw: &str) -> String {
-    let steers = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = |c: char| c.is_control() || turns(c);
     raw.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
 }
 

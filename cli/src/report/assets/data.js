@@ -10,23 +10,28 @@ const Data = (() => {
     return Object.fromEntries(NUMBERS.map((name, at) => [name, row[at]]));
   }
 
-  function json(id) {
-    return JSON.parse(byId(id).textContent);
+  // Strings come from files that may lie: what would turn a line around or hide in it is made visible.
+  const UNSEEN = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+  function visible(text) {
+    return text.replace(UNSEEN, "\ufffd");
   }
 
   function recording() {
-    return json("data-recording");
+    const each = (_, value) => (typeof value === "string" ? visible(value) : value);
+    return JSON.parse(byId("data-recording").textContent, each);
   }
 
   // The data of one process, read when it is first asked for.
   const read = new Map();
   function process(index) {
-    if (!read.has(index)) read.set(index, decode(json(`data-${index}`)));
+    if (!read.has(index)) read.set(index, decode(JSON.parse(byId(`data-${index}`).textContent)));
     return read.get(index);
   }
 
   function decode(raw) {
-    const string = (at) => (at === 0 ? null : raw.strings[at]);
+    const strings = raw.strings.map(visible);
+    const string = (at) => (at === 0 ? null : strings[at]);
     const frames = raw.frames.map(([name, short, file, line, column, module, address, flags]) => ({
       name: string(name),
       short: string(short),

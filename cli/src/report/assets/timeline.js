@@ -17,6 +17,10 @@ const Timeline = (() => {
     return ticks(max, step);
   }
 
+  function byteLabel(n) {
+    return n === 0 ? "0" : Format.bytes(n).replace(/(\.\d*?)0+ /, "$1 ").replace(". ", " ");
+  }
+
   function countTicks(max, wanted) {
     return ticks(max, Math.max(1, niceStep(max, wanted)));
   }
@@ -103,8 +107,8 @@ const Timeline = (() => {
         "aria-label": summary,
       });
       this.grid(byteTicks(bytesMax), countTicks(blocksMax, 2), width);
-      this.series();
       this.missing(width);
+      this.series();
       this.markPeak(width);
       this.cursor = s("g", { class: "cursor" });
       this.svg.append(this.cursor);
@@ -129,7 +133,7 @@ const Timeline = (() => {
       };
       fill(this.svg, null, [
         ticks(this.span, step).map(time),
-        bytes.map((n) => line(this.y(n), n ? Format.bytes(n).replace(/\.0+ /, " ") : "0", n ? "grid" : "axis")),
+        bytes.map((n) => line(this.y(n), byteLabel(n), n ? "grid" : "axis")),
         blocks.map((n) => line(this.yBlocks(n), Format.count(n), n ? "grid" : "axis")),
         s("text", { class: "unit", x: LEFT - 8, y: 10, "text-anchor": "end" }, "bytes"),
         s("text", { class: "unit", x: LEFT - 8, y: STRIP_TOP - 8, "text-anchor": "end" }, "blocks"),
