@@ -1,16 +1,28 @@
 //! `memscope-cli`: runs a program with the recorder in it, and makes reports of what was recorded.
+//!
+//! [`run`] launches, [`export`] and [`report`] write what a recording says, [`symbols`] gives its
+//! addresses names. This package carries `libmemscope.so` as bytes ([`embed`]) but never links it.
 
 mod args;
+mod commands;
+mod elf;
+mod embed;
 mod error;
 mod exit_codes;
+mod export;
+mod input;
 mod output;
+mod preflight;
+mod progress;
+mod report;
+mod run;
+mod symbols;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match args::parse(std::env::args_os()) {
-        Ok(args::Parsed::Text(text)) => text.exit(),
-        Ok(args::Parsed::Command(_)) => exit_codes::ExitCode::Failed.into(),
+    match commands::dispatch() {
+        Ok(code) => code.into(),
         Err(error) => {
             output::say_error(&error);
             error.exit_code().into()

@@ -58,7 +58,8 @@ fn defaults_of_run() {
 
 #[test]
 fn options_of_run() {
-    let args = run("run --export both -o d --allocations live --inline-stacks --no-follow --no-thread --quiet x");
+    let args =
+        run("run --export both -o d --allocations live --inline-stacks --no-follow --no-thread --quiet x");
     assert_eq!(args.export, Export::Both);
     assert_eq!(args.output.as_deref(), Some("d".as_ref()));
     assert_eq!(args.listing.allocations, Some(Listed::Live));

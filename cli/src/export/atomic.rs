@@ -1,0 +1,53 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{self, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// Writes a file beside its place and moves it there when `write` is done. Nothing is left of it
+/// when that fails.
+pub fn write<T>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> Result<T>,
+) -> Result<T> {
+    let failed = |error: &io::Error| Error::file(path, error);
+    let target = follow_link(path);
+    let mut file = create(&target).map_err(|error| failed(&error))?;
+    let mut out = BufWriter::with_capacity(1 << 18, &mut file);
+    let result = write(&mut out)?;
+    out.flush().map_err(|error| failed(&error))?;
+    drop(out);
+    file.persist(&target).map_err(|error| failed(&error.error))?;
+    Ok(result)
+}
+
+/// Through a symbolic link it is the file behind it that is replaced.
+fn follow_link(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn create(target: &Path) -> io::Result<NamedTempFile> {
+    if target.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let directory = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // As any file that the user makes; the umask takes from it.
+    let rights = Permissions::from_mode(0o666);
+    let made = tempfile::Builder::new()
+        .prefix(".memscope-")
+        .suffix(".part")
+        .permissions(rights)
+        .tempfile_in(directory);
+    // The random name that was tried would only confuse.
+    made.map_err(|error| {
+        error.raw_os_error().map_or(io::Error::from(error.kind()), io::Error::from_raw_os_error)
+    })
+}

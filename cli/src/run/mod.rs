@@ -1,0 +1,124 @@
+//! `run`: starts the program with the recorder in it, waits, and makes of the recording what was
+//! asked for.
+//!
+//! ```text
+//! preflight -> directory -> child -> wait (signals) -> finish: complete, export, say
+//! ```
+
+mod child;
+mod directory;
+mod environment;
+mod finish;
+mod inherited;
+mod proc;
+mod signals;
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use self::child::{Plan, Waiting};
+use self::directory::Directory;
+use self::signals::{Ending, Signals};
+use crate::args::RunArgs;
+use crate::embed::Library;
+use crate::error::{Error, Result, describe};
+use crate::exit_codes::ExitCode;
+use crate::preflight;
+
+/// A program that has ended, and where its recording lies.
+#[derive(Debug)]
+struct Ended {
+    directory: Directory,
+    pid: i32,
+    ending: Ending,
+    /// `CLOCK_MONOTONIC` in ns when we saw it.
+    seen_ns: u64,
+}
+
+/// Runs the program of the command line.
+pub fn run(args: &RunArgs) -> Result<ExitCode> {
+    let Some(command) = args.command.first() else {
+        return Err(Error::usage("run", "no program to run was given").remedy("name one"));
+    };
+    let program = preflight::check(command)?;
+    let directory = args.output.as_deref().map(Directory::prepare).transpose()?;
+    let library = Library::ready()?;
+    let ended = record(args, command, &program, directory, &library)?;
+    let code = finish::finish(args, &ended, library)?;
+    Ok(code)
+}
+
+/// From the start of the program to its end.
+fn record(
+    args: &RunArgs,
+    command: &OsStr,
+    program: &Path,
+    directory: Option<Directory>,
+    library: &Library,
+) -> Result<Ended> {
+    let plan = plan(args, program, library)?;
+    let signals = Signals::take_over().map_err(|error| Error::failed("signals", describe(&error)))?;
+    let waiting = match Waiting::start(&plan, &signals) {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            return Err(Error::failed(
+                command.display(),
+                format!("no process can be made: {}", describe(&error)),
+            )
+            .remedy("check the limits of processes and memory"));
+        }
+    };
+    let pid = waiting.pid();
+    let directory = match directory.map_or_else(|| Directory::for_program(command, pid), Ok) {
+        Ok(directory) => directory,
+        Err(error) => {
+            waiting.cancel();
+            return Err(error);
+        }
+    };
+    if let Err(error) = waiting.go(directory.path()) {
+        directory.abandon();
+        return Err(cannot_run(command, &error));
+    }
+    let ending = signals.wait_for(pid).map_err(|error| Error::failed(command.display(), describe(&error)))?;
+    let seen_ns = monotonic_ns();
+    // From here on we may be interrupted: what was recorded stays.
+    signals.give_back();
+    Ok(Ended { directory, pid, ending, seen_ns })
+}
+
+fn plan(args: &RunArgs, program: &Path, library: &Library) -> Result<Plan> {
+    let words: Option<Vec<CString>> = args.command.iter().map(c_string).collect();
+    let (Some(words), Some(path)) = (words, c_string(&program.as_os_str().to_owned())) else {
+        return Err(Error::usage("run", "an argument holds a NUL character").remedy("leave it out"));
+    };
+    Ok(Plan { path, args: words, environment: environment::for_program(args, library.path()) })
+}
+
+fn c_string(word: &OsString) -> Option<CString> {
+    CString::new(word.as_bytes()).ok()
+}
+
+/// What `execve` had against the program. Most was found before; what remains is a change in between, or
+/// beyond us.
+fn cannot_run(command: &OsStr, error: &io::Error) -> Error {
+    let why = describe(error);
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => {
+            Error::not_found(command.display(), format!("{why} (the program, or the loader that it names)"))
+                .remedy("check that both exist")
+        }
+        Some(libc::E2BIG) => Error::cannot_run(command.display(), why)
+            .remedy("give it fewer arguments or a smaller environment"),
+        _ => Error::cannot_run(command.display(), why).remedy("check that it is a program that you may run"),
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}

@@ -1,0 +1,63 @@
+//! What `/proc` says of other processes.
+
+use std::fs;
+
+/// The state letter and the parent of a process.
+fn state_and_parent(pid: i32) -> Option<(char, i32)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse(&stat)
+}
+
+/// The name stands in parentheses and may hold anything, parentheses included.
+fn parse(stat: &[u8]) -> Option<(char, i32)> {
+    let end_of_name = stat.iter().rposition(|b| *b == b')')?;
+    let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.next()?.parse().ok()?))
+}
+
+/// Whether the process is stopped by a signal.
+pub fn is_stopped(pid: i32) -> bool {
+    matches!(state_and_parent(pid), Some(('T', _)))
+}
+
+/// Whether `pid` is `ancestor` or was started by it, directly or through others.
+pub fn descends_from(pid: i32, ancestor: i32) -> bool {
+    let mut pid = pid;
+    while pid > 1 {
+        if pid == ancestor {
+            return true;
+        }
+        match state_and_parent(pid) {
+            Some((_, parent)) if parent != pid => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{descends_from, is_stopped, parse};
+
+    #[test]
+    fn names_may_hold_anything() {
+        assert_eq!(parse(b"12 (a) R 1) S 34 12 0"), Some(('S', 34)));
+        assert_eq!(parse(b"12 (\xff)) T 5 1"), Some(('T', 5)));
+        assert_eq!(parse(b"12 (cut"), None);
+    }
+
+    #[test]
+    fn descent() {
+        let own = std::process::id().cast_signed();
+        assert!(descends_from(own, own));
+        assert!(!descends_from(own, i32::MAX));
+        assert!(!descends_from(0, own));
+        let mut child = std::process::Command::new("sleep").arg("10").spawn().expect("sleep");
+        assert!(descends_from(child.id().cast_signed(), own));
+        assert!(!is_stopped(own));
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+    }
+}

@@ -1,0 +1,19 @@
+//! Symbols: what the addresses of a recording mean.
+//!
+//! ```text
+//! stacks of a process -> distinct addresses -> by module -> resolver -> frame table -> snapshot
+//! ```
+//!
+//! [`table`] gives each process its distinct frames; [`resolver`] looks addresses up, each once for all
+//! processes; [`file`] decides which files may be believed. All of it happens when the program is done.
+
+mod file;
+mod resolver;
+mod table;
+
+pub use file::{ModuleFile, Unusable};
+pub use resolver::Resolver;
+pub use table::{FrameTable, Mapped};
+
+#[cfg(test)]
+mod tests;
