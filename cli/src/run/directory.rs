@@ -4,10 +4,17 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use crate::error::{Error, Result, describe};
+
+/// Marks the directory while we look after it: the library leaves the end of its traces to us.
+const LAUNCHER: &str = ".run";
+/// The library's own mark: which process was the first.
+const FIRST: &str = ".first";
 
 /// A directory that is ready to be recorded into.
 #[derive(Debug)]
@@ -20,17 +27,22 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The default: named after the program and its process, in the working directory.
-    pub fn for_program(command: &OsStr, pid: i32) -> Result<Self> {
-        let mut name = OsString::from("memscope-");
-        name.push(Path::new(command).file_name().unwrap_or(OsStr::new("program")));
-        name.push(format!("-{pid}"));
-        Self::prepare(Path::new(&name))
+    /// The directory that the user named, or the default: named after the program and its process, in the
+    /// working directory. As in `MEMSCOPE_OUTPUT`, `%e` stands for the program and `%p` for the process.
+    pub fn for_program(wanted: Option<&Path>, command: &OsStr, pid: i32) -> Result<Self> {
+        let pattern = wanted.unwrap_or(Path::new("memscope-%e-%p"));
+        let program = Path::new(command).file_name().unwrap_or(OsStr::new("program"));
+        Self::prepare(&expand(pattern, program, pid))
     }
 
     /// Makes the directory if need be, and sees that it can take a recording.
-    pub fn prepare(path: &Path) -> Result<Self> {
+    fn prepare(path: &Path) -> Result<Self> {
         let absolute = absolute(path)?;
+        if expand(&absolute, OsStr::new(""), 0) != absolute {
+            // The library would put its own names in.
+            return Err(Error::failed(path.display(), "its path holds %p or %e, which stand for names")
+                .remedy("name another directory with -o"));
+        }
         if holds_recording(&absolute) {
             return Err(Error::failed(path.display(), "it already holds a recording")
                 .remedy("name another directory with -o, or remove it"));
@@ -38,7 +50,8 @@ impl Directory {
         let made = !absolute.exists();
         // Others have no business in what a program allocates.
         let result = DirBuilder::new().recursive(true).mode(0o700).create(&absolute);
-        result.and_then(|()| can_be_written(&absolute)).map_err(|error| unusable(path, &error))?;
+        let marked = result.and_then(|()| fs::write(absolute.join(LAUNCHER), process::id().to_string()));
+        marked.map_err(|error| unusable(path, &error))?;
         Ok(Self { shown: path.to_owned(), absolute, made })
     }
 
@@ -57,8 +70,17 @@ impl Directory {
         &self.shown
     }
 
+    /// We look after it no more. `still_used` by processes that go on, which may ask who was first.
+    pub fn release(&self, still_used: bool) {
+        let _ = fs::remove_file(self.absolute.join(LAUNCHER));
+        if !still_used {
+            let _ = fs::remove_file(self.absolute.join(FIRST));
+        }
+    }
+
     /// Takes the directory away again, where we made it and it is empty.
     pub fn abandon(self) {
+        self.release(false);
         if self.made {
             let _ = fs::remove_dir(&self.absolute);
         }
@@ -82,8 +104,23 @@ pub fn holds_recording(path: &Path) -> bool {
     entries.flatten().any(|entry| Path::new(&entry.file_name()).extension() == Some(OsStr::new("trace")))
 }
 
-fn can_be_written(path: &Path) -> io::Result<()> {
-    tempfile::Builder::new().prefix(".memscope-").tempfile_in(path).map(drop)
+/// Puts the program's name in for `%e` and the process's id for `%p`.
+fn expand(pattern: &Path, program: &OsStr, pid: i32) -> PathBuf {
+    let mut path = Vec::new();
+    let mut rest = pattern.as_os_str().as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, after.first()) {
+            (b'%', Some(b'p')) => path.extend(pid.to_string().into_bytes()),
+            (b'%', Some(b'e')) => path.extend(program.as_bytes()),
+            _ => {
+                path.push(*byte);
+                continue;
+            }
+        }
+        rest = &after[1..];
+    }
+    PathBuf::from(OsString::from_vec(path))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Error {
@@ -91,8 +128,7 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             "it is, or lies below, something that is no directory".to_owned()
         }
-        // The random name that was tried would only confuse.
-        _ => describe(error).split(" at path ").next().unwrap_or_default().to_owned(),
+        _ => describe(error),
     };
     let remedy = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -110,7 +146,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
-    use super::Directory;
+    use super::{Directory, expand};
     use crate::exit_codes::ExitCode;
 
     #[test]
@@ -120,7 +156,7 @@ mod tests {
         let directory = Directory::prepare(&path).expect("made");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
         assert_eq!(directory.path(), path);
-        assert_eq!(fs::read_dir(&path).expect("listed").count(), 0);
+        assert_eq!(fs::read_dir(&path).expect("listed").count(), 1, "our mark");
         directory.abandon();
         assert!(!path.exists());
     }
@@ -155,14 +191,26 @@ mod tests {
     }
 
     #[test]
-    fn the_default_name_has_the_program_and_its_id() {
-        let name = |command: &str| {
-            let directory = Directory::for_program(OsStr::new(command), 42).expect("made");
-            let name = directory.name().to_owned();
-            directory.abandon();
-            name
-        };
-        assert_eq!(name("/usr/bin/ls"), Path::new("memscope-ls-42"));
-        assert_eq!(name("./a b"), Path::new("memscope-a b-42"));
+    fn names_have_the_program_and_its_id() {
+        let name = |pattern: &str| expand(Path::new(pattern), OsStr::new("a b"), 42);
+        assert_eq!(name("memscope-%e-%p"), Path::new("memscope-a b-42"));
+        assert_eq!(name("100%/%%p%p%x%"), Path::new("100%/%4242%x%"));
+        let root = tempfile::tempdir().expect("a directory");
+        let pattern = root.path().join("r%p-%e");
+        let made = Directory::for_program(Some(&pattern), OsStr::new("/bin/ls"), 42).expect("made");
+        assert_eq!(made.path(), root.path().join("r42-ls"));
+        let odd = Directory::for_program(Some(&pattern), OsStr::new("/bin/%p"), 42).expect_err("refused");
+        assert!(odd.to_string().contains("stand for names"), "{odd}");
+    }
+
+    #[test]
+    fn the_mark_is_there_while_we_are() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = Directory::prepare(root.path()).expect("usable");
+        fs::write(root.path().join(".first"), "1").expect("written");
+        directory.release(true);
+        assert!(!root.path().join(".run").exists() && root.path().join(".first").exists());
+        directory.release(false);
+        assert!(!root.path().join(".first").exists());
     }
 }

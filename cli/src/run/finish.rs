@@ -25,6 +25,7 @@ pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> Result<ExitCod
             Ok(_) => {}
         }
     }
+    ended.directory.release(!running.is_empty());
     if running.is_empty() {
         library.discard();
     }

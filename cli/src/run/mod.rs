@@ -45,21 +45,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         return Err(Error::usage("run", "no program to run was given").remedy("name one"));
     };
     let program = preflight::check(command)?;
-    let directory = args.output.as_deref().map(Directory::prepare).transpose()?;
     let library = Library::ready()?;
-    let ended = record(args, command, &program, directory, &library)?;
+    let ended = record(args, command, &program, &library)?;
     let code = finish::finish(args, &ended, library)?;
     Ok(code)
 }
 
 /// From the start of the program to its end.
-fn record(
-    args: &RunArgs,
-    command: &OsStr,
-    program: &Path,
-    directory: Option<Directory>,
-    library: &Library,
-) -> Result<Ended> {
+fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) -> Result<Ended> {
     let plan = plan(args, program, library)?;
     let signals = Signals::take_over().map_err(|error| Error::failed("signals", describe(&error)))?;
     let waiting = match Waiting::start(&plan, &signals) {
@@ -73,7 +66,7 @@ fn record(
         }
     };
     let pid = waiting.pid();
-    let directory = match directory.map_or_else(|| Directory::for_program(command, pid), Ok) {
+    let directory = match Directory::for_program(args.output.as_deref(), command, pid) {
         Ok(directory) => directory,
         Err(error) => {
             waiting.cancel();
