@@ -6,6 +6,7 @@
 
 mod arena;
 mod c;
+mod compat;
 mod cxx;
 mod list;
 mod real;

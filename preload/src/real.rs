@@ -2,10 +2,11 @@
 //! program keeps whatever allocator it has.
 
 use crate::arena;
-use crate::list::{ALL, Hook, NAMES, REAL};
-use core::ffi::{CStr, c_void};
+use crate::list::{ALL, Hook, NAMES, REAL, stub};
+use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memscope_recorder::program::{self, tls};
+use memscope_recorder::symbols::{self, Module};
 use memscope_recorder::sys::process;
 
 const UNRESOLVED: u32 = 0;
@@ -17,6 +18,9 @@ static STATE: AtomicU32 = AtomicU32::new(UNRESOLVED);
 static LOOKING: AtomicBool = AtomicBool::new(false);
 /// True where C++'s operators are the C++ library's own and end in our `malloc`.
 static PLAIN_CXX: AtomicBool = AtomicBool::new(false);
+
+/// An upper bound of the size of an `operator new`.
+const OPERATOR_SIZE: usize = 192;
 
 /// Looks up all functions, once. Other threads wait; the looking thread's own calls come back at once
 /// and are served by the arena.
@@ -31,95 +35,73 @@ pub fn resolve() {
     }
     let _ours = tls::Unrecorded::begin();
     LOOKING.store(true, Ordering::Relaxed);
-    for hook in ALL {
-        // SAFETY: `dlsym` with a valid name.
-        let address = unsafe { libc::dlsym(libc::RTLD_NEXT, NAMES[*hook as usize].as_ptr()) };
-        set(*hook, address);
+    let mut operators = Operators::default();
+    for &hook in ALL {
+        // Our own exported function is not always the first: another library may have been preloaded before us.
+        if let Some((address, module)) = symbols::next(NAMES[hook as usize], stub(hook)) {
+            operators.found(hook, address, module);
+            REAL[hook as usize].store(address, Ordering::Release);
+        }
     }
-    look_at_cxx();
+    operators.settle();
     LOOKING.store(false, Ordering::Relaxed);
     STATE.store(RESOLVED, Ordering::Release);
 }
 
-/// Looks for a C++ operator that was not there at the start: its library came by `dlopen`.
+/// Looks for a C++ operator that was not there at the start: its library came by `dlopen`, possibly with names
+/// of its own scope only.
 #[cold]
 #[inline(never)]
 pub fn resolve_late(hook: Hook) -> usize {
     let _ours = tls::Unrecorded::begin();
-    LOOKING.store(true, Ordering::Relaxed);
-    for library in [c"libstdc++.so.6", c"libc++.so.1", c"libc++abi.so.1"] {
-        // SAFETY: valid names; NOLOAD only asks for what is loaded, and the handle is kept for good.
-        unsafe {
-            let handle = libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
-            if !handle.is_null() {
-                set(hook, libc::dlsym(handle, NAMES[hook as usize].as_ptr()));
+    let mut operators = Operators::default();
+    let libraries = symbols::modules().filter(is_cxx_library);
+    for library in libraries {
+        for &hook in ALL.iter().filter(|hook| **hook >= Hook::New) {
+            if let Some(address) = library.symbol(NAMES[hook as usize]) {
+                operators.found(hook, address, library);
+                REAL[hook as usize].store(address, Ordering::Release);
             }
         }
-        if REAL[hook as usize].load(Ordering::Acquire) != 0 {
-            break;
-        }
     }
-    look_at_cxx();
-    LOOKING.store(false, Ordering::Relaxed);
+    operators.settle();
     REAL[hook as usize].load(Ordering::Acquire)
 }
 
-fn set(hook: Hook, address: *mut c_void) {
-    REAL[hook as usize].store(address as usize, Ordering::Release);
+/// Whose the C++ operators are.
+#[derive(Default)]
+struct Operators {
+    any: bool,
+    foreign: bool,
 }
 
-/// Where the operators are those of the C++ library, they call `malloc` and `free`.
-fn look_at_cxx() {
-    // SAFETY: a valid name.
-    let first_malloc = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
-    let ours = library_of(first_malloc as usize).zip(library_of(resolve as fn() as usize));
-    let malloc_is_ours = ours.is_some_and(|(a, b)| a == b);
-    let operators = ALL.iter().filter(|hook| **hook as usize >= Hook::New as usize);
-    let mut plain = true;
-    let mut any = false;
-    for hook in operators {
-        let address = REAL[*hook as usize].load(Ordering::Relaxed);
-        if address != 0 {
-            any = true;
-            plain &= is_cxx_library(address);
-            if (*hook as usize) < Hook::Delete as usize {
-                program::add_forwarder(address, function_size(address));
+impl Operators {
+    fn found(&mut self, hook: Hook, address: usize, module: Module) {
+        if hook >= Hook::New {
+            self.any = true;
+            self.foreign |= !is_cxx_library(&module);
+            if hook < Hook::Delete {
+                program::add_forwarder(address, OPERATOR_SIZE);
             }
         }
     }
-    PLAIN_CXX.store(any && plain && malloc_is_ours, Ordering::Release);
+
+    /// The C++ library's operators call the program's first `malloc`, which may be another interposer's.
+    fn settle(&self) {
+        let ours = symbols::first(NAMES[Hook::Malloc as usize]) == Some(stub(Hook::Malloc));
+        PLAIN_CXX.store(self.any && !self.foreign && ours, Ordering::Release);
+    }
+}
+
+fn is_cxx_library(module: &Module) -> bool {
+    let file = module.file_name();
+    [b"libstdc++.so".as_slice(), b"libc++.so", b"libc++abi.so"].iter().any(|name| file.starts_with(name))
 }
 
 /// True where C++'s operators end in `malloc` and `free` as we see them.
 #[inline(always)]
 pub fn plain_cxx() -> bool {
     PLAIN_CXX.load(Ordering::Acquire)
-}
-
-fn info(address: usize) -> Option<libc::Dl_info> {
-    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: `dladdr` takes any address, and fills the structure where it returns not 0.
-    unsafe { (libc::dladdr(address as *const c_void, info.as_mut_ptr()) != 0).then(|| info.assume_init()) }
-}
-
-fn library_of(address: usize) -> Option<usize> {
-    info(address).map(|info| info.dli_fbase as usize)
-}
-
-fn is_cxx_library(address: usize) -> bool {
-    let Some(info) = info(address) else { return false };
-    if info.dli_fname.is_null() {
-        return false;
-    }
-    // SAFETY: the loader's name of the library, which stays loaded.
-    let name = unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes();
-    let file = name.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
-    file.starts_with(b"libstdc++.so") || file.starts_with(b"libc++.so") || file.starts_with(b"libc++abi.so")
-}
-
-/// An upper bound of a function's size: operators are short.
-fn function_size(_address: usize) -> usize {
-    192
 }
 
 /// The address of the real function, 0 where there is none (yet).

@@ -10,5 +10,6 @@ pub mod process;
 pub mod program;
 pub mod spool;
 pub mod start;
+pub mod symbols;
 pub mod sys;
 pub mod writer;

@@ -2,6 +2,7 @@
 
 use super::settings::Format;
 use super::{Context, say};
+use crate::symbols;
 use crate::sys::{file, syscall};
 use std::ffi::CString;
 
@@ -56,14 +57,8 @@ fn find(context: &Context) -> Option<CString> {
 }
 
 fn beside_library() -> Option<Vec<u8>> {
-    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::uninit();
-    // SAFETY: an address inside of this library; on success the name is a string that stays valid.
-    let name = unsafe {
-        if libc::dladdr(run as fn(&Context) as *const libc::c_void, info.as_mut_ptr()) == 0 {
-            return None;
-        }
-        core::ffi::CStr::from_ptr(info.assume_init().dli_fname).to_bytes()
-    };
+    let here = beside_library as fn() -> Option<Vec<u8>> as usize;
+    let name = symbols::containing(here)?.path().to_bytes();
     let folder = name.iter().rposition(|&byte| byte == b'/').map_or(b".".as_slice(), |at| &name[..at]);
     Some([folder, b"/memscope-cli"].concat())
 }

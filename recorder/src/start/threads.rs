@@ -4,8 +4,9 @@
 //! libc. State and buffer are taken back once the kernel no longer knows the thread.
 
 use crate::program::birth;
+use crate::symbols;
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// 0: no key; else the key + 1.
 static KEY: AtomicU32 = AtomicU32::new(0);
@@ -13,11 +14,21 @@ static KEY: AtomicU32 = AtomicU32::new(0);
 /// libc runs the destructors this many times while values are set; the last time is ours.
 const ROUNDS: usize = 4;
 
-/// Makes the key. Threads from before it are taken back by nobody; there are few.
+type Create = unsafe extern "C" fn(*mut u32, Option<unsafe extern "C" fn(*mut c_void)>) -> i32;
+type SetSpecific = unsafe extern "C" fn(u32, *const c_void) -> i32;
+
+/// `pthread_setspecific`; 0 where there is none.
+static SET_SPECIFIC: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes the key. Before glibc 2.34 the functions lie in libpthread: a program without it has no threads.
 pub fn make_key() {
+    let Some(create) = symbols::first(c"pthread_key_create") else { return };
+    let Some(set) = symbols::first(c"pthread_setspecific") else { return };
+    SET_SPECIFIC.store(set, Ordering::Release);
     let mut key = 0;
-    // SAFETY: `key` is writable; the destructor is a function that stays loaded.
-    if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) } == 0 {
+    // SAFETY: POSIX fixes the function's type; `key` is writable, and the destructor stays loaded.
+    let made = unsafe { core::mem::transmute::<usize, Create>(create)(&raw mut key, Some(thread_ends)) };
+    if made == 0 {
         KEY.store(key + 1, Ordering::Release);
     }
 }
@@ -30,8 +41,9 @@ pub fn watch_thread_end(state: usize) {
 fn set(value: usize) {
     let key = KEY.load(Ordering::Acquire);
     if key != 0 {
-        // SAFETY: the key exists; the value is only a number to libc.
-        unsafe { libc::pthread_setspecific(key - 1, value as *const c_void) };
+        let function = SET_SPECIFIC.load(Ordering::Acquire);
+        // SAFETY: the key exists, so the function was found; the value is only a number to libc.
+        unsafe { core::mem::transmute::<usize, SetSpecific>(function)(key - 1, value as *const c_void) };
     }
 }
 

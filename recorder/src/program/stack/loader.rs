@@ -40,8 +40,10 @@ pub struct LinkMap {
     pub bias: usize,
     /// Path as a C string; empty for the program.
     pub name: *const core::ffi::c_char,
-    dynamic: usize,
-    next: *const Self,
+    /// Address of the dynamic section.
+    pub dynamic: usize,
+    /// The next module in the order in which symbols are searched, or null.
+    pub next: *const Self,
 }
 
 /// The public start of `struct r_debug`.
@@ -97,6 +99,14 @@ pub fn find_object(address: usize) -> Option<Object> {
     let find: extern "C" fn(usize, *mut Object) -> i32 = unsafe { core::mem::transmute(find) };
     let mut object = Object::default();
     (find(address, &raw mut object) == 0).then_some(object)
+}
+
+/// The head of the loader's list of modules: the program.
+#[must_use]
+pub fn first_module() -> Option<*const LinkMap> {
+    let debug = image()?.dynamic()?.symbol(c"_r_debug")? as *const Debug;
+    // SAFETY: the loader's own structure.
+    Some(unsafe { (*debug).first })
 }
 
 /// The C library, from the loader's list of modules.

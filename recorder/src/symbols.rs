@@ -1,0 +1,83 @@
+//! Symbols of the loaded modules, looked up in their tables in memory.
+//!
+//! What `dlsym` would do takes the loader's lock, may allocate from the program's heap, and on glibc before
+//! 2.34 lies in a library that the program may not have loaded. The loader's list is walked without its lock: at the
+//! start nothing is unloaded yet; later only the C++ library is looked for, which programs do not unload.
+
+use crate::program::stack::elf::Dynamic;
+use crate::program::stack::loader::{self, LinkMap};
+use core::ffi::CStr;
+
+/// A loaded module.
+#[derive(Clone, Copy, Debug)]
+pub struct Module(&'static LinkMap);
+
+impl Module {
+    /// Its path as the loader has it; empty for the program.
+    #[must_use]
+    pub fn path(&self) -> &'static CStr {
+        if self.0.name.is_null() {
+            return c"";
+        }
+        // SAFETY: a C string that lives as long as the module.
+        unsafe { CStr::from_ptr(self.0.name) }
+    }
+
+    /// File name of its path.
+    #[must_use]
+    pub fn file_name(&self) -> &'static [u8] {
+        self.path().to_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
+    /// Address of a symbol that it defines.
+    #[must_use]
+    pub fn symbol(&self, name: &CStr) -> Option<usize> {
+        // SAFETY: the loader's entry of a mapped module.
+        unsafe { Dynamic::at(self.0.dynamic, self.0.bias) }.symbol(name)
+    }
+}
+
+/// All modules, in the order in which the program's symbols are searched.
+pub fn modules() -> impl Iterator<Item = Module> {
+    let mut at = loader::first_module().unwrap_or(core::ptr::null());
+    core::iter::from_fn(move || {
+        // SAFETY: entries of the loader's list stay valid while their modules are loaded.
+        let entry = unsafe { at.as_ref() }?;
+        at = entry.next;
+        Some(Module(entry))
+    })
+}
+
+/// The module that an address lies in: the one with the highest load address below it. (The bias of the
+/// program itself may be 0.)
+#[must_use]
+pub fn containing(address: usize) -> Option<Module> {
+    modules().filter(|module| module.0.bias <= address).max_by_key(|module| module.0.bias)
+}
+
+/// The first definition of a symbol in the program.
+#[must_use]
+pub fn first(name: &CStr) -> Option<usize> {
+    modules().find_map(|module| module.symbol(name))
+}
+
+/// The definition that comes after that at `address`: what `RTLD_NEXT` means for the module that has it there.
+#[must_use]
+pub fn next(name: &CStr, address: usize) -> Option<(usize, Module)> {
+    let after = modules().skip_while(|module| module.symbol(name) != Some(address)).skip(1);
+    after.filter_map(|module| Some((module.symbol(name)?, module))).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_libc_are_found() {
+        let found = first(c"malloc").expect("libc defines it");
+        assert_eq!(found, libc::malloc as *const () as usize);
+        assert!(containing(found).is_some_and(|module| module.file_name().starts_with(b"libc.so")));
+        assert_eq!(first(c"no_such_symbol_anywhere"), None);
+        assert!(next(c"malloc", found).is_none());
+    }
+}
