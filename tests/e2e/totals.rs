@@ -188,4 +188,6 @@ fn the_oracles_agree() {
         Totals { allocations: counted[0].allocs, deallocations: counted[0].frees, bytes: counted[0].bytes };
     assert_eq!(count, valgrind);
     assert_eq!(oracle::heaptrack(&command), valgrind.allocations);
+    let threaded = Cmd::new([things::workload("mt.c")]).arg("20000");
+    assert_eq!(oracle::heaptrack(&threaded), oracle::counted(&threaded)[0].allocs);
 }

@@ -1,12 +1,13 @@
 //! Other tools that count: valgrind's memcheck, a counting library, heaptrack.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::artifacts::root_dir;
 use crate::command::Cmd;
+use crate::elf;
 use crate::program::compile;
 
 /// Totals as another tool saw them.
@@ -76,7 +77,8 @@ pub fn counted(command: &Cmd) -> Vec<Counted> {
     text.lines().map(|line| serde_json::from_str(line).expect("a line of counts")).collect()
 }
 
-/// Number of allocations that heaptrack saw.
+/// Number of allocations that heaptrack saw, without what it brings in itself: its preloaded library needs
+/// libstdc++, whose pool is one more allocation in a program that has none of its own.
 ///
 /// # Panics
 /// When heaptrack is missing or says nothing.
@@ -89,5 +91,7 @@ pub fn heaptrack(command: &Cmd) -> u64 {
     let text = ran.out() + &ran.err();
     let line =
         text.lines().find(|line| line.trim_start().starts_with("allocations:")).expect("a line of totals");
-    parse(&crate::text::numbers(line)[0])
+    let program = Path::new(command.argv().first().expect("a command has words"));
+    let own_pool = elf::needed(program).iter().any(|library| library.starts_with("libstdc++"));
+    parse(&crate::text::numbers(line)[0]) - u64::from(!own_pool)
 }
