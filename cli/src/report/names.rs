@@ -1,17 +1,33 @@
 //! Function names short enough for one line.
 
 /// Names up to this many characters stay as they are.
-const LONG: usize = 60;
+const LONG: usize = 50;
 
 /// `name` with its inner template arguments and its parameters left out, where it is long:
 /// `ns::Map<…>::insert<…>(…)`. `None` where there is nothing to gain.
 ///
-/// What names the function stays: a leading `<Type as Trait>` keeps its outer level, and
-/// `(anonymous namespace)`, `operator()` and `operator<` are no brackets.
+/// What names the function stays: a leading `<Type as Trait>` keeps its outer level, the trait without
+/// its path, and `(anonymous namespace)`, `operator()` and `operator<` are no brackets.
 pub fn short(name: &str) -> Option<String> {
     if name.chars().count() <= LONG {
         return None;
     }
+    let out = without_arguments(name)?;
+    let out = without_trait_path(&out).unwrap_or(out);
+    (out.len() < name.len()).then_some(out)
+}
+
+/// `<a::Type as b::Trait>::f` as `<a::Type as Trait>::f`.
+fn without_trait_path(name: &str) -> Option<String> {
+    let (kind, rest) = name.strip_prefix('<')?.split_once(" as ")?;
+    let (interface, function) = rest.split_once(">::")?;
+    let (_, interface) = interface.rsplit_once("::")?;
+    Some(format!("<{kind} as {interface}>::{function}"))
+}
+
+/// `name` with every bracket's content but an outermost leading `<…>` left out; `None` where brackets
+/// don't match.
+fn without_arguments(name: &str) -> Option<String> {
     let mut out = String::with_capacity(LONG);
     let mut open: Vec<char> = Vec::new();
     let mut rest = name;
@@ -53,7 +69,7 @@ pub fn short(name: &str) -> Option<String> {
         }
         rest = tail;
     }
-    (open.is_empty() && out.len() < name.len()).then_some(out)
+    open.is_empty().then_some(out)
 }
 
 /// Length of what stands at the start of `rest` and looks like brackets without being any.
@@ -95,7 +111,11 @@ mod tests {
             ),
             (
                 "<alloc::vec::Vec<app::very::long::path::Type> as core::iter::FromIterator<app::Type>>::from_iter",
-                "<alloc::vec::Vec<…> as core::iter::FromIterator<…>>::from_iter",
+                "<alloc::vec::Vec<…> as FromIterator<…>>::from_iter",
+            ),
+            (
+                "<cargo::util::toml::InheritableFields as core::clone::Clone>::clone",
+                "<cargo::util::toml::InheritableFields as Clone>::clone",
             ),
             (
                 "(anonymous namespace)::Visitor::operator()(clang::ast::Declaration const&, unsigned long)",

@@ -47,7 +47,7 @@ const NAMESPACES: [&str; 9] = [
 ];
 
 /// Functions that allocate for their caller, and those that come before `main`.
-const WRAPPERS: [&str; 32] = [
+const WRAPPERS: [&str; 48] = [
     "malloc",
     "calloc",
     "realloc",
@@ -77,8 +77,24 @@ const WRAPPERS: [&str; 32] = [
     "PyObject_Malloc",
     "PyObject_Realloc",
     "_PyMem_RawMalloc",
+    "_PyMem_RawRealloc",
+    "_PyMem_RawCalloc",
+    "_PyObject_Malloc",
+    "_PyObject_Realloc",
+    "CRYPTO_malloc",
+    "CRYPTO_zalloc",
+    "CRYPTO_calloc",
+    "CRYPTO_realloc",
+    "CRYPTO_strdup",
+    "CRYPTO_memdup",
+    "CRYPTO_aligned_alloc",
+    "sqlite3MemMalloc",
+    "sqlite3MemRealloc",
+    "sqlite3Malloc",
+    "sqlite3Realloc",
     "__rdl_alloc",
     "__rdl_realloc",
+    "PyMem_RawMalloc",
     "_start",
 ];
 
