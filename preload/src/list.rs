@@ -44,18 +44,13 @@ macro_rules! hooks {
         /// Addresses of the real functions; 0 while not looked up, or where there is none.
         pub static REAL: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
 
-        /// Addresses of our own exported functions.
-        pub fn stub(hook: Hook) -> usize {
-            match hook { $(Hook::$id => stubs::$id as *const () as usize),* }
-        }
-
         mod stubs {
             use super::*;
             $(
                 #[unsafe(naked)]
                 #[unsafe(export_name = $symbol)]
                 #[allow(non_snake_case)]
-                pub unsafe extern "C" fn $id() {
+                unsafe extern "C" fn $id() {
                     naked_asm!(
                         ".cfi_startproc",
                         "endbr64",

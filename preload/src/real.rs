@@ -2,7 +2,7 @@
 //! program keeps whatever allocator it has.
 
 use crate::arena;
-use crate::list::{ALL, Hook, NAMES, REAL, stub};
+use crate::list::{ALL, Hook, NAMES, REAL};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memscope_recorder::program::{self, tls};
@@ -37,8 +37,7 @@ pub fn resolve() {
     LOOKING.store(true, Ordering::Relaxed);
     let mut operators = Operators::default();
     for &hook in ALL {
-        // Our own exported function is not always the first: another library may have been preloaded before us.
-        if let Some((address, module)) = symbols::next(NAMES[hook as usize], stub(hook)) {
+        if let Some((address, module)) = symbols::next(NAMES[hook as usize]) {
             operators.found(hook, address, module);
             REAL[hook as usize].store(address, Ordering::Release);
         }
@@ -86,9 +85,11 @@ impl Operators {
         }
     }
 
-    /// The C++ library's operators call the program's first `malloc`, which may be another interposer's.
+    /// The C++ library's operators call the program's first `malloc`, which may be the program's own or that of a
+    /// library that was preloaded before us.
     fn settle(&self) {
-        let ours = symbols::first(NAMES[Hook::Malloc as usize]) == Some(stub(Hook::Malloc));
+        let first = symbols::first(NAMES[Hook::Malloc as usize]).map(|(_, module)| module);
+        let ours = first.is_some() && first == symbols::own();
         PLAIN_CXX.store(self.any && !self.foreign && ours, Ordering::Release);
     }
 }

@@ -12,6 +12,12 @@ use core::ffi::CStr;
 #[derive(Clone, Copy, Debug)]
 pub struct Module(&'static LinkMap);
 
+impl PartialEq for Module {
+    fn eq(&self, other: &Self) -> bool {
+        core::ptr::eq(self.0, other.0)
+    }
+}
+
 impl Module {
     /// Its path as the loader has it; empty for the program.
     #[must_use]
@@ -55,17 +61,29 @@ pub fn containing(address: usize) -> Option<Module> {
     modules().filter(|module| module.0.bias <= address).max_by_key(|module| module.0.bias)
 }
 
-/// The first definition of a symbol in the program.
+/// The module that this code is part of.
 #[must_use]
-pub fn first(name: &CStr) -> Option<usize> {
-    modules().find_map(|module| module.symbol(name))
+pub fn own() -> Option<Module> {
+    containing(own as fn() -> Option<Module> as usize)
 }
 
-/// The definition that comes after that at `address`: what `RTLD_NEXT` means for the module that has it there.
+/// The first definition of a symbol in the program.
 #[must_use]
-pub fn next(name: &CStr, address: usize) -> Option<(usize, Module)> {
-    let after = modules().skip_while(|module| module.symbol(name) != Some(address)).skip(1);
-    after.filter_map(|module| Some((module.symbol(name)?, module))).next()
+pub fn first(name: &CStr) -> Option<(usize, Module)> {
+    modules().find_map(|module| Some((module.symbol(name)?, module)))
+}
+
+/// The first definition behind this module: what `RTLD_NEXT` means here.
+///
+/// (The address of a function of ours is no help in finding the place: in a program that is not
+/// position-independent it may be that of the program's own jump to it.)
+#[must_use]
+pub fn next(name: &CStr) -> Option<(usize, Module)> {
+    let own = own()?;
+    modules()
+        .skip_while(|module| *module != own)
+        .skip(1)
+        .find_map(|module| Some((module.symbol(name)?, module)))
 }
 
 #[cfg(test)]
@@ -74,10 +92,12 @@ mod tests {
 
     #[test]
     fn functions_of_libc_are_found() {
-        let found = first(c"malloc").expect("libc defines it");
+        let (found, module) = first(c"malloc").expect("libc defines it");
         assert_eq!(found, libc::malloc as *const () as usize);
-        assert!(containing(found).is_some_and(|module| module.file_name().starts_with(b"libc.so")));
-        assert_eq!(first(c"no_such_symbol_anywhere"), None);
-        assert!(next(c"malloc", found).is_none());
+        assert!(module.file_name().starts_with(b"libc.so"));
+        assert_eq!(containing(found), Some(module));
+        assert!(own().is_some_and(|own| own.path().is_empty()));
+        assert_eq!(next(c"malloc"), Some((found, module)));
+        assert!(first(c"no_such_symbol_anywhere").is_none());
     }
 }

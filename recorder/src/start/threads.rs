@@ -22,8 +22,8 @@ static SET_SPECIFIC: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the key. Before glibc 2.34 the functions lie in libpthread: a program without it has no threads.
 pub fn make_key() {
-    let Some(create) = symbols::first(c"pthread_key_create") else { return };
-    let Some(set) = symbols::first(c"pthread_setspecific") else { return };
+    let Some((create, _)) = symbols::first(c"pthread_key_create") else { return };
+    let Some((set, _)) = symbols::first(c"pthread_setspecific") else { return };
     SET_SPECIFIC.store(set, Ordering::Release);
     let mut key = 0;
     // SAFETY: POSIX fixes the function's type; `key` is writable, and the destructor stays loaded.
