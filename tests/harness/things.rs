@@ -8,6 +8,20 @@ use crate::artifacts::root_dir;
 use crate::command::Cmd;
 use crate::program::compile;
 
+/// The interpreter that `python3` leads to: the name may be a script that looks for one.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn python() -> String {
+    Cmd::new(["python3", "-c", "import sys; print(sys.executable)"])
+        .run()
+        .success()
+        .out()
+        .trim_end()
+        .to_owned()
+}
+
 /// Makes a git repository with this many commits.
 ///
 /// # Panics
