@@ -3,6 +3,8 @@
 use std::fmt;
 
 use super::codec;
+use super::codec::columns::{self, Columns, Stored};
+use super::codec::join::Joiner;
 use super::frame::{FrameHeader, MAX_PAYLOAD_BYTES};
 use crate::record::Records;
 
@@ -43,6 +45,9 @@ impl std::error::Error for DecodeError {}
 pub struct EventBuf {
     pub(super) payload: Vec<u8>,
     words: Vec<u64>,
+    columns: Columns,
+    joiner: Joiner,
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
 impl fmt::Debug for EventBuf {
@@ -75,11 +80,21 @@ impl EventBuf {
         Records::new(&self.words)
     }
 
+    /// Decodes the payload of a frame that lies in memory.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for whatever is not as the header says; no words are left then.
+    pub fn decode_payload(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), DecodeError> {
+        self.payload.clear();
+        self.payload.extend_from_slice(payload);
+        self.decode(header)
+    }
+
     /// Decodes the payload that stands in `self.payload`.
     ///
     /// # Errors
     /// [`DecodeError`] for whatever is not as the header says.
-    pub fn decode(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+    pub(super) fn decode(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
         self.words.clear();
         if header.raw_len as usize > MAX_PAYLOAD_BYTES {
             return Err(DecodeError::TooLarge);
@@ -89,6 +104,7 @@ impl EventBuf {
         }
         let result = match header.codec {
             codec::ROWS => self.rows(header),
+            codec::COLUMNS => self.columns(header),
             other => Err(DecodeError::UnknownCodec(other)),
         };
         if result.is_err() {
@@ -104,5 +120,49 @@ impl EventBuf {
         let word = |b: &[u8]| super::frame::u64_at(b, 0);
         self.words.extend(self.payload.chunks_exact(8).map(word));
         Ok(())
+    }
+
+    /// The records that columns make.
+    fn columns(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        let words = header.words() as usize;
+        // No record takes more than 30 bytes in columns where it took 24, nor 20 where it took 16.
+        let limit = words * 16;
+        let stored =
+            columns::read(&self.payload, limit).ok_or(DecodeError::Malformed("lengths of columns"))?;
+        if stored[columns::column::OP].len > words / 2 {
+            return Err(DecodeError::Malformed("more records than words"));
+        }
+        for (column, stored) in self.columns.iter_mut().zip(stored) {
+            unpack(&mut self.zstd, stored, column)?;
+        }
+        self.words.reserve(words + 4);
+        let columns = self.columns.each_ref().map(Vec::as_slice);
+        let joined = self.joiner.join(columns, header.unit, &mut self.words);
+        if joined.is_none() || self.words.len() != words {
+            return Err(DecodeError::Malformed("records"));
+        }
+        Ok(())
+    }
+}
+
+/// Gives a column its bytes.
+fn unpack(
+    zstd: &mut Option<zstd::bulk::Decompressor<'static>>,
+    stored: Stored<'_>,
+    column: &mut Vec<u8>,
+) -> Result<(), DecodeError> {
+    column.clear();
+    if stored.bytes.len() == stored.len {
+        column.extend_from_slice(stored.bytes);
+        return Ok(());
+    }
+    let zstd = match zstd {
+        Some(zstd) => zstd,
+        None => zstd.insert(zstd::bulk::Decompressor::new().map_err(DecodeError::Io)?),
+    };
+    column.reserve(stored.len);
+    match zstd.decompress_to_buffer(stored.bytes, column) {
+        Ok(length) if length == stored.len => Ok(()),
+        _ => Err(DecodeError::Malformed("compressed column")),
     }
 }

@@ -4,6 +4,7 @@
 //! belongs to the [`Encoder`] and is used again for each block.
 
 use super::codec;
+use super::codec::split::{Splitter, Summary};
 use super::frame::{FrameHeader, Kind, OpenFrame};
 use crate::record::{Records, kind, kind_of};
 
@@ -35,10 +36,14 @@ pub struct Block {
 }
 
 /// Makes frames of records.
+///
+/// It holds some 1.3 MiB, and 16 bytes for each allocation of its largest block.
 #[derive(Debug)]
 pub struct Encoder {
     unit: u32,
     codec: u8,
+    splitter: Splitter,
+    packed: Vec<u8>,
 }
 
 impl Default for Encoder {
@@ -51,7 +56,7 @@ impl Encoder {
     /// An encoder with exact stamps and the most compact codec.
     #[must_use]
     pub fn new() -> Self {
-        Self { unit: 1, codec: codec::NAMED }
+        Self { unit: 1, codec: codec::COLUMNS, splitter: Splitter::new(), packed: Vec::new() }
     }
 
     /// Rounds the stamps of what is encoded from now on down to multiples of `unit` (1: exact).
@@ -61,7 +66,7 @@ impl Encoder {
         self.unit = unit.max(1);
     }
 
-    /// Picks the codec: [`codec::ROWS`], [`codec::COLUMNS`] (faster) or [`codec::NAMED`] (smaller).
+    /// Picks the codec: [`codec::ROWS`] or [`codec::COLUMNS`].
     pub fn set_codec(&mut self, codec: u8) {
         self.codec = codec;
     }
@@ -80,19 +85,85 @@ impl Encoder {
 
     /// The same for records that lie in several pieces of memory, one after the other in the stream.
     /// Each piece holds whole records.
+    ///
+    /// Longer blocks are smaller: prefer one call with ten buffers over ten calls.
     pub fn encode_parts<C: Compress + ?Sized>(
         &mut self,
-        _compress: &mut C,
+        compress: &mut C,
         mut block: Block,
         parts: &[&[u64]],
         out: &mut Vec<u8>,
     ) {
-        for part in parts {
-            for rows in part.chunks(codec::MAX_BLOCK_WORDS) {
+        let mut summary = Summary::default();
+        self.splitter.begin(self.unit);
+        for &part in parts {
+            let mut rest = part;
+            if self.codec != codec::ROWS {
+                rest = self.split(compress, &mut block, rest, &mut summary, out);
+            }
+            for rows in rest.chunks(codec::MAX_BLOCK_WORDS) {
                 write_rows(block, rows, out);
                 block.position += rows.len() as u64;
             }
         }
+        self.finish(compress, &mut block, &mut summary, out);
+    }
+
+    /// Takes `rows` into the block, and finishes blocks as they get full. Gives what makes no records.
+    fn split<'a, C: Compress + ?Sized>(
+        &mut self,
+        compress: &mut C,
+        block: &mut Block,
+        mut rows: &'a [u64],
+        summary: &mut Summary,
+        out: &mut Vec<u8>,
+    ) -> &'a [u64] {
+        loop {
+            let taken = self.splitter.take(rows, summary);
+            rows = &rows[taken..];
+            if rows.is_empty() {
+                return rows;
+            }
+            let stuck = summary.words == 0;
+            self.finish(compress, block, summary, out);
+            if stuck {
+                return rows;
+            }
+        }
+    }
+
+    /// Appends the frame of the block that was split, and begins the next.
+    fn finish<C: Compress + ?Sized>(
+        &mut self,
+        compress: &mut C,
+        block: &mut Block,
+        summary: &mut Summary,
+        out: &mut Vec<u8>,
+    ) {
+        if summary.words == 0 {
+            return;
+        }
+        let frame = OpenFrame::begin(out);
+        codec::columns::write(&self.splitter.columns, compress, &mut self.packed, out);
+        let header = FrameHeader { codec: codec::COLUMNS, unit: self.unit, ..events_header(*block, summary) };
+        frame.finish(out, header);
+        block.position += summary.words as u64;
+        *summary = Summary::default();
+        self.splitter.begin(self.unit);
+    }
+}
+
+/// A header of records with everything but how they are encoded.
+fn events_header(block: Block, summary: &Summary) -> FrameHeader {
+    FrameHeader {
+        stream: block.stream,
+        thread: block.thread,
+        position: block.position,
+        first_stamp: summary.first_stamp.min(summary.last_stamp),
+        last_stamp: summary.last_stamp,
+        records: summary.records,
+        raw_len: (summary.words * 8) as u32,
+        ..FrameHeader::new(Kind::EVENTS)
     }
 }
 
@@ -114,32 +185,21 @@ pub fn stamp_of(record: &[u64]) -> Option<u64> {
 
 /// Appends a frame of codec 0.
 fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
-    if rows.is_empty() {
-        return;
-    }
     let frame = OpenFrame::begin(out);
-    let (mut first, mut last, mut records) = (u64::MAX, 0, 0);
+    let mut summary = Summary { words: rows.len(), ..Summary::default() };
     for record in Records::new(rows) {
-        records += 1;
+        summary.records += 1;
         if let Some(stamp) = stamp_of(record) {
-            first = stamp.min(first);
-            last = stamp.max(last);
+            summary.first_stamp = stamp.min(summary.first_stamp);
+            summary.last_stamp = stamp.max(summary.last_stamp);
         }
     }
     for word in rows {
         out.extend_from_slice(&word.to_le_bytes());
     }
-    let header = FrameHeader {
-        codec: codec::ROWS,
-        stream: block.stream,
-        thread: block.thread,
-        position: block.position,
-        first_stamp: first.min(last),
-        last_stamp: last,
-        records,
-        unit: 1,
-        raw_len: (rows.len() * 8) as u32,
-        ..FrameHeader::new(Kind::EVENTS)
-    };
-    frame.finish(out, header);
+    frame.finish(out, FrameHeader { codec: codec::ROWS, unit: 1, ..events_header(block, &summary) });
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

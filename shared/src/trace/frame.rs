@@ -24,7 +24,7 @@ pub const FRAME_HEADER_BYTES: usize = 64;
 /// Alignment of frames in the file.
 pub const FRAME_ALIGN: usize = 8;
 /// Most bytes that a frame's payload has, stored or decoded.
-pub const MAX_PAYLOAD_BYTES: usize = 64 << 20;
+pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 
 /// What a frame holds. Numbers that are not listed here are skipped by readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
