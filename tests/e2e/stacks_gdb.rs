@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use memscope_tests::{Cmd, Process, Record, program};
+use memscope_tests::{Cmd, Process, Record, program, things};
 
 /// The function names of gdb's backtrace where `function` is called with `size` as its `register`, without that
 /// function itself, down to `main`.
@@ -87,18 +87,16 @@ fn of_python() {
     let size = 1_234_567 + 33;
     let script = "import json\nclass A:\n  def __getitem__(self, i):\n    return bytes(1234567)\n\
                   sorted([2, 1], key=lambda x: len(A()[x]) if x == 1 else 0)";
-    let command =
-        Cmd::new(["python3", "-S", "-c", script]).env("PYTHONMALLOC", "malloc").env("PYTHONHASHSEED", "0");
-    let process = Record::of(command.clone()).success().snapshot().processes.pop().expect("a process");
-    let ours = recorded(&process, size);
-    let interpreter = Cmd::new([process.exe.as_str(), "-S", "-c", script])
+    let command = Cmd::new([&*things::python(), "-S", "-c", script])
         .env("PYTHONMALLOC", "malloc")
         .env("PYTHONHASHSEED", "0");
+    let process = Record::of(command.clone()).success().process();
+    let ours = recorded(&process, size);
     let allocator =
         if process.names(process.one_sized(size))[0].contains("Calloc") { "calloc" } else { "malloc" };
     let condition =
         if allocator == "calloc" { format!("$rdi * $rsi == {size}") } else { format!("$rdi == {size}") };
-    let gdbs = backtrace(&interpreter, allocator, &condition);
+    let gdbs = backtrace(&command, allocator, &condition);
     assert!(ours.len() > 15, "deep enough to mean something: {ours:?}");
     assert_eq!(ours, gdbs);
 }
