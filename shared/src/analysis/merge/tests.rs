@@ -120,7 +120,7 @@ fn realloc_tells_its_outcome_ahead() {
         .failed(6)
         .begin(0x30, 7);
     let expected = [(1, Realloc, 0x10), (2, Start, 0x20), (4, Failed, 0x20), (5, Free, 0x20), (6, Failed, 0)];
-    let (events, _) = run(source(&[words.clone()]));
+    let (events, _) = run(source(std::slice::from_ref(&words)));
     assert_eq!(brief(&events), expected);
     // Every record in a block of its own: the follower lies behind what is held.
     let mut single = MemorySource::new();
