@@ -28,7 +28,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Without an export: a recording, and one line that says what to run.
+/// Without an export: a recording, and at the most one line, which says what to run.
 #[test]
 fn a_recording_alone() {
     let folder = folder();
@@ -38,8 +38,8 @@ fn a_recording_alone() {
     assert_eq!(traces.len(), 1, "{traces:?}");
     let name = traces[0].file_name().expect("a name").to_string_lossy().into_owned();
     assert!(name.starts_with(&format!("{}-", ran.pid)), "PID-N.trace: {name}");
-    assert_eq!(ran.err().lines().count(), 1, "{}", ran.err());
-    assert!(ran.err().contains("memscope-cli analyze"), "{}", ran.err());
+    assert!(ran.err().lines().count() <= 1, "{}", ran.err());
+    assert!(ran.err().lines().all(|line| line.contains("memscope-cli analyze")), "{}", ran.err());
     let json = folder.path().join("out.json");
     let _ = analyze(&folder.path().join("rec"), &json, &[]).success();
     let snapshot = Snapshot::load(&json);
@@ -191,7 +191,7 @@ fn an_output_that_cannot_be_made() {
     let file = folder.path().join("file");
     std::fs::write(&file, "in the way").expect("a file");
     let native = Cmd::new([program::c("calls", &[])]).arg("free").dir(folder.path()).run().success();
-    for place in [file.join("rec"), PathBuf::from("/proc/self/rec"), PathBuf::from("/nonexistent/a/b")] {
+    for place in [file.join("rec"), PathBuf::from("/proc/self/rec"), PathBuf::from("/dev/null/rec")] {
         let ran = Cmd::new([program::c("calls", &[])])
             .arg("free")
             .env("LD_PRELOAD", artifacts::library())

@@ -81,10 +81,10 @@ fn a_program_that_cannot_be_run() {
 #[test]
 fn a_static_program() {
     let dir = folder();
-    let program = program::c("calls", &["-static"]);
-    let ran = cli(dir.path(), &["run", "--", program.to_str().expect("a plain path"), "free"]);
+    let program = program::c("stacks", &["-static"]);
+    let ran = cli(dir.path(), &["run", "--", program.to_str().expect("a plain path"), "fault"]);
     assert_error(&ran, 125, "static");
-    assert_eq!(ran.out(), "", "it was not started");
+    assert_eq!(ran.out(), "", "it was not started: it would have reported");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_setuid_program() {
     // For root a setuid-root program raises nothing, and may be recorded; another owner's is different.
     let _ = Cmd::new(["chown".as_ref(), "1:1".as_ref(), path.as_os_str()]).run().success();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).expect("permissions");
-    assert_error(&cli(dir.path(), &["run", "./privileged"]), 125, "setuid");
+    assert_error(&cli(dir.path(), &["run", "./privileged"]), 125, "set-user-ID");
 }
 
 #[test]
