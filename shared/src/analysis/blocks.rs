@@ -84,17 +84,22 @@ impl Collector {
         Self { wanted, held: Vec::new(), runs: None, dir: dir.to_owned(), error: None, run: RUN }
     }
 
-    /// Adds an allocation.
+    /// Whether an allocation that ended so is wanted, as it looks now.
     #[inline]
-    pub fn push(&mut self, allocation: &Allocation) {
+    #[must_use]
+    pub const fn wants(&self, freed_by: FreedBy) -> bool {
         match self.wanted {
-            Wanted::None => {}
-            Wanted::Live if !allocation.is_live() => {}
-            _ => self.keep(allocation),
+            Wanted::None => false,
+            Wanted::Live => matches!(freed_by, FreedBy::Exit | FreedBy::Live),
+            Wanted::Default | Wanted::All => true,
         }
     }
 
-    fn keep(&mut self, allocation: &Allocation) {
+    /// Adds an allocation, if it is wanted.
+    pub fn push(&mut self, allocation: &Allocation) {
+        if !self.wants(allocation.freed_by) {
+            return;
+        }
         self.held.push(*allocation);
         if self.wanted == Wanted::Default && self.held.len() > DEFAULT_MOST {
             self.wanted = Wanted::Live;

@@ -1,7 +1,12 @@
 //! What the tests of several modules share.
 
+use std::io::Write;
+
 use super::source::MemorySource;
-use crate::record::{head, kind};
+use super::{Options, ProcessAnalysis, Wanted, analyze};
+use crate::record::{Records, head, kind, thread_operand};
+use crate::trace::encode::{Block, Encoder};
+use crate::trace::{ClockSample, End, EndKind, MemorySample, Process, ThreadName, Zstd, frame, meta};
 
 /// Random numbers that are the same in each run (splitmix64).
 pub struct Rng(u64);
@@ -77,6 +82,27 @@ impl Words {
         self.put(kind::FAILED, 0, &[stamp])
     }
 
+    pub fn thread(self, kind: u8, number: u32, stamp: u64, name: &str) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        let (low, high) = bytes.split_at(8);
+        let word = |half: &[u8]| half.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        self.put(kind, thread_operand(number, 1000 + number), &[stamp, word(low), word(high)])
+    }
+
+    pub fn module(mut self, generation: u32, start: u64, end: u64, path: &str) -> Self {
+        let path = path.as_bytes();
+        let module = crate::record::Module { generation, start, end, bias: start, build_id: &[1, 2], path };
+        let at = self.0.len();
+        self.0.resize(at + module.words(), 0);
+        module.encode(|n, word| self.0[at + n] = word);
+        self
+    }
+
+    pub fn gone(self, generation: u32, stamp: u64, start: u64) -> Self {
+        self.put(kind::MODULES_GONE, u64::from(generation), &[stamp, start])
+    }
+
     pub fn node(self, kind: u8, pc: u64, id: u32, parent: u32) -> Self {
         self.put(kind, pc, &[u64::from(id) << 32 | u64::from(parent)])
     }
@@ -89,4 +115,94 @@ pub fn source(streams: &[Words]) -> MemorySource {
         source.push(at as u32 + 1, &[&words.0]);
     }
     source
+}
+
+/// A trace in the making. Stamps are ns of the monotonic clock; the epoch time of stamp 0 is [`EPOCH`].
+pub struct TraceBuilder {
+    pub process: Process,
+    pub end: Option<End>,
+    pub streams: Vec<(u32, Words)>,
+    pub names: Vec<ThreadName>,
+    pub memory: Vec<MemorySample>,
+    /// Records for each frame.
+    pub frame_records: usize,
+    /// Frames to leave out, to damage: numbers in the order of writing.
+    pub left_out: Vec<usize>,
+    pub damaged: Vec<usize>,
+}
+
+/// Epoch time of stamp 0.
+pub const EPOCH: u64 = 1_700_000_000_000_000_000;
+
+impl TraceBuilder {
+    /// Of a process that has ended with `exit(0)` at this stamp.
+    pub fn new(end: u64) -> Self {
+        let process = Process { pid: u32::MAX, start_ticks: 5, ..Process::default() };
+        let end =
+            End { kind: EndKind::Exit, exit_code: Some(0), stamp: end, complete: true, ..End::default() };
+        Self {
+            process,
+            end: Some(end),
+            streams: Vec::new(),
+            names: Vec::new(),
+            memory: Vec::new(),
+            frame_records: 50,
+            left_out: Vec::new(),
+            damaged: Vec::new(),
+        }
+    }
+
+    pub fn stream(mut self, thread: u32, words: Words) -> Self {
+        self.streams.push((thread, words));
+        self
+    }
+
+    pub fn name(mut self, thread: u32, stamp: u64, name: &str) -> Self {
+        self.names.push(ThreadName { thread, stamp, name: name.into() });
+        self
+    }
+
+    pub fn rss(mut self, stamp: u64, rss_bytes: u64) -> Self {
+        self.memory.push(MemorySample { stamp, rss_bytes });
+        self
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = frame::file_header().to_vec();
+        meta::write_process(&mut out, &self.process);
+        let sample = ClockSample { stamp: 1_000, monotonic_ns: 1_000, realtime_ns: EPOCH + 1_000 };
+        meta::write_clock(&mut out, &[sample]);
+        let (mut number, mut records) = (0, 0);
+        let (mut encoder, mut zstd) = (Encoder::new(), Zstd::new().unwrap());
+        for (stream, (thread, words)) in (1..).zip(&self.streams) {
+            let mut position = 0;
+            let all: Vec<_> = Records::new(&words.0).collect();
+            records += all.len() as u64;
+            for part in all.chunks(self.frame_records) {
+                let words = part.concat();
+                let (start, block) = (out.len(), Block { stream, thread: *thread, position });
+                encoder.encode(&mut zstd, block, &words, &mut out);
+                position += words.len() as u64;
+                if self.left_out.contains(&number) {
+                    out.truncate(start);
+                } else if self.damaged.contains(&number) {
+                    out[start + frame::FRAME_HEADER_BYTES + 1] ^= 0xff;
+                }
+                number += 1;
+            }
+        }
+        meta::write_names(&mut out, &self.names);
+        meta::write_memory(&mut out, &self.memory);
+        if let Some(end) = &self.end {
+            meta::write_end(&mut out, &End { records, ..end.clone() });
+        }
+        out
+    }
+
+    pub fn analyze(&self, wanted: Wanted) -> ProcessAnalysis {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&self.bytes()).unwrap();
+        analyze(file.path(), Options { allocations: wanted, ..Options::default() }).unwrap()
+    }
 }

@@ -1,0 +1,150 @@
+//! The accounts of a process: totals, peak, sites, lifetimes, points in time, single allocations.
+
+use super::blocks::{Allocation, Collector};
+use super::lifetimes::LifetimeHistogram;
+use super::pairing::{Block, By, Ending, Ledger, Life};
+use super::sites::Sites;
+use super::timeline::{Active, Timeline};
+use crate::model::{FreedBy, Stats};
+
+/// All sums that pairing feeds.
+#[derive(Debug)]
+pub struct Accounts {
+    /// Totals; what was active is in `active` until the end.
+    pub stats: Stats,
+    /// What is active.
+    pub active: Active,
+    /// Sums of each site.
+    pub sites: Sites,
+    /// Points in time.
+    pub timeline: Timeline,
+    /// Lifetimes of all blocks.
+    pub lifetimes: LifetimeHistogram,
+    /// Single allocations.
+    pub collector: Collector,
+    /// Blocks whose end nobody saw, though their address was given out again.
+    pub unseen_ends: u64,
+    /// Thread of each stream.
+    threads: Vec<u32>,
+    /// Ends of blocks that nobody saw are those of blocks of the parent.
+    inherits: bool,
+}
+
+impl Accounts {
+    /// Everything is 0.
+    #[must_use]
+    pub fn new(threads: Vec<u32>, inherits: bool, timeline: Timeline, collector: Collector) -> Self {
+        Self {
+            stats: Stats::default(),
+            active: Active::default(),
+            sites: Sites::default(),
+            timeline,
+            lifetimes: LifetimeHistogram::default(),
+            collector,
+            unseen_ends: 0,
+            threads,
+            inherits,
+        }
+    }
+
+    /// A call has failed.
+    pub const fn failed(&mut self) {
+        self.stats.failed_allocations += 1;
+    }
+
+    /// A block is live at the end of the recording.
+    pub fn left(&mut self, block: &Block, end: u64, freed_by: FreedBy) {
+        self.lived(block, end, 0, freed_by);
+    }
+
+    /// The totals, after the last event.
+    #[must_use]
+    pub const fn totals(&self) -> Stats {
+        Stats { active_allocations: self.active.allocations, active_memory: self.active.memory, ..self.stats }
+    }
+
+    fn thread(&self, stream: u32) -> u32 {
+        self.threads.get(stream as usize).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    fn lived(&mut self, block: &Block, end: u64, end_thread: u32, freed_by: FreedBy) {
+        let end = end.max(block.start);
+        let lifetime = end - block.start;
+        self.sites.lived(block.site, lifetime);
+        self.lifetimes.add(lifetime, block.size);
+        if self.collector.wants(freed_by) {
+            let (start, thread) = (block.start, self.thread(block.stream));
+            let Block { address, size, site, .. } = *block;
+            self.collector.push(&Allocation {
+                start,
+                address,
+                size,
+                end,
+                site,
+                thread,
+                end_thread,
+                freed_by,
+            });
+        }
+    }
+}
+
+impl Ledger for Accounts {
+    #[inline]
+    fn start(&mut self, block: &Block) {
+        self.stats.total_allocations += 1;
+        self.stats.total_allocated = self.stats.total_allocated.wrapping_add(block.size);
+        self.active.allocations += 1;
+        self.active.memory = self.active.memory.wrapping_add(block.size);
+        self.sites.start(block.site, block.size);
+        if self.active.memory > self.stats.peak_memory {
+            self.stats.peak_memory = self.active.memory;
+            self.stats.peak_allocations = self.active.allocations;
+            self.stats.peak_time = block.start;
+            self.sites.peak();
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, block: &Block) {
+        self.stats.total_deallocations += 1;
+        self.stats.total_deallocated = self.stats.total_deallocated.wrapping_add(block.size);
+        self.active.allocations = self.active.allocations.wrapping_sub(1);
+        self.active.memory = self.active.memory.wrapping_sub(block.size);
+        self.sites.end(block.site, block.size);
+    }
+
+    fn reopen(&mut self, block: &Block) {
+        self.stats.total_deallocations = self.stats.total_deallocations.wrapping_sub(1);
+        self.stats.total_deallocated = self.stats.total_deallocated.wrapping_sub(block.size);
+        self.active.allocations += 1;
+        self.active.memory = self.active.memory.wrapping_add(block.size);
+        self.sites.reopen(block.site, block.size);
+    }
+
+    #[inline]
+    fn close(&mut self, life: &Life) {
+        let (end_thread, freed_by) = match life.end.by {
+            By::Free => (self.thread(life.end.stream), FreedBy::Free),
+            By::Realloc => (self.thread(life.end.stream), FreedBy::Realloc),
+            By::Unseen => {
+                self.unseen_ends += 1;
+                (0, FreedBy::Free)
+            }
+        };
+        self.lived(&life.block, life.end.time, end_thread, freed_by);
+    }
+
+    fn realloc(&mut self) {
+        self.stats.reallocations += 1;
+    }
+
+    fn unknown(&mut self, _: &Ending) {
+        if self.inherits {
+            self.stats.inherited_frees += 1;
+        } else {
+            self.stats.unknown_frees += 1;
+        }
+    }
+}
