@@ -118,6 +118,8 @@ fn class_of(layout: Layout) -> Option<usize> {
 // (a class is a power of two at least as large as size and alignment; a mapping is page aligned).
 unsafe impl GlobalAlloc for OwnHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        #[cfg(feature = "audit")]
+        audit();
         match class_of(layout) {
             Some(class) => Locked::take().map_or(null_mut(), |mut heap| heap.pop(class)),
             None if layout.align() <= memory::PAGE => memory::map_private(layout.size()).unwrap_or(null_mut()),
@@ -137,6 +139,15 @@ unsafe impl GlobalAlloc for OwnHeap {
                 let _ = unsafe { memory::unmap(block, layout.size()) };
             }
         }
+    }
+}
+
+/// In audit builds: proves that no hook allocates while it records.
+#[cfg(feature = "audit")]
+fn audit() {
+    if crate::program::inside_hook() {
+        crate::sys::file::complain(b"memscope: audit: a hook has allocated\n");
+        std::process::abort();
     }
 }
 

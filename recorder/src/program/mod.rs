@@ -16,3 +16,13 @@ pub mod tls;
 
 pub use forward::add_forwarder;
 pub use op::Op;
+
+/// True while the calling thread runs a hook that records (and no part of it that is marked as ours).
+#[must_use]
+pub fn inside_hook() -> bool {
+    let word = tls::get();
+    // SAFETY: the word is the address of this thread's state.
+    word > tls::OURS
+        && unsafe { (*(word as *const thread::ThreadState)).guard.load(core::sync::atomic::Ordering::Relaxed) }
+            != 0
+}

@@ -11,6 +11,7 @@ pub mod sink;
 mod thread;
 
 use crate::process::{Phase, Process};
+use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, process as os};
@@ -44,10 +45,11 @@ pub struct Writer {
     stopped: AtomicU32,
 }
 
-/// The sink, held by one thread at a time, with signals blocked.
+/// The sink, held by one thread at a time, with signals blocked. What that thread allocates is not recorded.
 struct Held<'a> {
     writer: &'a Writer,
     sink: &'a mut Sink,
+    _ours: Unrecorded,
     _signals: Blocked,
 }
 
@@ -74,12 +76,13 @@ impl Writer {
 
     fn hold(&self) -> Option<Held<'_>> {
         let signals = Blocked::all();
+        let ours = Unrecorded::begin();
         while self.lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             os::yield_now();
         }
         // SAFETY: set once, never freed, and the lock makes us its only user.
         match unsafe { self.sink.load(Ordering::Acquire).as_mut() } {
-            Some(sink) => Some(Held { writer: self, sink, _signals: signals }),
+            Some(sink) => Some(Held { writer: self, sink, _ours: ours, _signals: signals }),
             None => {
                 self.lock.store(0, Ordering::Release);
                 None
