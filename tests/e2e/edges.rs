@@ -26,3 +26,21 @@ fn errno_kept_over_buffers() {
     let less = run("nothing").process();
     assert_eq!(Tally::difference(&recorded.process().stats, &less.stats), said.tally);
 }
+
+/// An allocator whose `posix_memalign` and `aligned_alloc` call its own public `memalign`: counted once.
+#[test]
+fn an_allocator_that_calls_itself() {
+    use memscope_tests::said::{Said, Tally};
+    use memscope_tests::{Record, oracle};
+
+    let program = program::c("calls", &[]);
+    let run = |case| Record::new([&program]).arg(case).env("LD_PRELOAD", oracle::count_library()).success();
+    let less = run("nothing").process();
+    for case in ["posix_memalign", "aligned_alloc", "memalign", "malloc"] {
+        let recorded = run(case);
+        let said = Said::parse(&recorded.ran.stdout);
+        let process = recorded.process();
+        assert_eq!(Tally::difference(&process.stats, &less.stats), said.tally, "{case}");
+        said.assert_blocks(&process);
+    }
+}

@@ -26,6 +26,7 @@ mod reports; // terminal, JSON and HTML agree; the schema
 
 // Hard ends
 mod damage; // cut and damaged traces
+mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
 
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with

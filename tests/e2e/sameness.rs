@@ -63,7 +63,7 @@ fn git_log() {
     compare(&git(&["fsck", "--no-progress"]), || {}, 1_000);
 }
 
-/// g++ starts cc1plus, as and collect2, which starts ld: five images.
+/// g++ starts cc1plus and as.
 #[test]
 fn a_compiler() {
     let folder = TempDir::new().expect("a folder");
