@@ -22,6 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program and record its heap
+    #[command(override_usage = "memscope-cli run [OPTIONS] [--] COMMAND [ARGS]...")]
     Run(RunArgs),
     /// Make an HTML report (or a snapshot JSON) of a recording
     Analyze(AnalyzeArgs),

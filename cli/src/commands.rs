@@ -10,8 +10,9 @@ use crate::args::{self, AnalyzeArgs, Command, Parsed, ReportArgs};
 use crate::embed::Library;
 use crate::error::{Error, Result};
 use crate::exit_codes::ExitCode;
-use crate::export::{self, Kind};
+use crate::export::{Plan, export};
 use crate::input::Input;
+use crate::output::say;
 use crate::report::terminal;
 use crate::run;
 
@@ -32,9 +33,10 @@ pub fn dispatch() -> Result<ExitCode> {
 }
 
 fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
-    let kind = match args.output.extension().map(OsStr::as_bytes) {
-        Some(b"html" | b"htm") => Kind::Html,
-        Some(b"json") => Kind::Json,
+    let output = Some(args.output.as_path());
+    let plan = match args.output.extension().map(OsStr::as_bytes) {
+        Some(b"html" | b"htm") => Plan { html: output, listing: args.listing, ..Plan::default() },
+        Some(b"json") => Plan { json: output, listing: args.listing, ..Plan::default() },
         _ => {
             return Err(Error::usage(
                 args.output.display(),
@@ -43,14 +45,15 @@ fn analyze(args: &AnalyzeArgs) -> Result<ExitCode> {
             .remedy("end it in .html for a report, in .json for a snapshot"));
         }
     };
-    let mut recording = Input::find(&args.input)?.open()?;
-    export::write(&mut recording, kind, &args.output, &args.listing)?;
+    let done = export(Input::find(&args.input)?, &plan)?;
+    done.remarks.iter().for_each(say);
     Ok(ExitCode::Success)
 }
 
 fn report(args: &ReportArgs) -> Result<ExitCode> {
-    let recording = Input::find(&args.input)?.open()?;
-    print(|out| terminal::write(recording.snapshot(), out, width()))
+    let done = export(Input::find(&args.input)?, &Plan { keep: true, ..Plan::default() })?;
+    done.remarks.iter().for_each(say);
+    print(|out| terminal::write(&done.snapshot, out, width()))
 }
 
 fn preload_path() -> Result<ExitCode> {

@@ -66,6 +66,12 @@ impl Error {
         self
     }
 
+    /// What failed and why, for a place that needs no remedy.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("{}: {}", self.what, self.why)
+    }
+
     /// The status with which `memscope-cli` ends.
     #[must_use]
     pub const fn exit_code(&self) -> ExitCode {

@@ -2,6 +2,7 @@
 //!
 //! [`run`] launches, [`export`] and [`report`] write what a recording says, [`symbols`] gives its
 //! addresses names. This package carries `libmemscope.so` as bytes ([`embed`]) but never links it.
+#![deny(unsafe_code)]
 
 mod args;
 mod commands;
@@ -15,6 +16,8 @@ mod output;
 mod preflight;
 mod progress;
 mod report;
+// Processes and signals have no safe interface.
+#[allow(unsafe_code)]
 mod run;
 mod symbols;
 

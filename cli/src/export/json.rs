@@ -2,7 +2,7 @@
 //!
 //! Each element of a list stands on a line of its own, so that the file can be looked at and compared.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use memscope_shared::model::{AllocationInfo, FreedBy, Process, Snapshot, Stack, StackFrame};
 use serde::Serialize;
@@ -40,6 +40,22 @@ impl<W: Write> SnapshotWriter<W> {
         writer.field("incomplete_since", &snapshot.incomplete_since)?;
         writer.open_list("processes")?;
         Ok(writer)
+    }
+
+    /// Begins behind everything that stands before the processes, to be put there by [`Self::processes_from`].
+    pub const fn behind(out: W, style: Style) -> Self {
+        Self { out, style, comma: false }
+    }
+
+    /// Writes processes that [`Self::behind`] has written.
+    pub fn processes_from(&mut self, written: &mut impl Read) -> io::Result<()> {
+        self.comma = true;
+        io::copy(written, &mut self.out).map(drop)
+    }
+
+    /// What it has written to.
+    pub fn into_inner(self) -> W {
+        self.out
     }
 
     /// Writes what stands before the process's allocations.

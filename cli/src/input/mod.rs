@@ -1,65 +1,95 @@
 //! Where a report's numbers come from: a snapshot JSON, a recording directory, or one trace.
 
-mod json;
+pub mod json;
+pub mod traces;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use memscope_shared::model::Snapshot;
+use memscope_shared::analysis::{self, Recording};
+use memscope_shared::trace::TraceError;
+use memscope_shared::trace::frame::{FILE_HEADER_BYTES, file_header};
 
-use crate::args::ListingArgs;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, describe};
 
 /// What was given to be read.
 #[derive(Debug)]
 pub enum Input {
     /// A snapshot JSON.
     Json(PathBuf),
+    /// The traces of a recording.
+    Traces(Recording),
 }
 
 impl Input {
-    /// Looks at what `path` is.
+    /// Looks at what `path` is. Traces of processes that have ended are completed.
     pub fn find(path: &Path) -> Result<Self> {
-        let mut head = [0; 64];
-        let length = File::open(path)
-            .and_then(|mut file| file.read(&mut head))
-            .map_err(|error| Error::file(path, &error))?;
-        if head[..length].iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        let metadata = fs::metadata(path).map_err(|error| Error::file(path, &error))?;
+        if metadata.is_dir() {
+            return Self::in_directory(path);
+        }
+        let mut head = Vec::new();
+        let file = File::open(path).map_err(|error| Error::file(path, &error))?;
+        file.take(64).read_to_end(&mut head).map_err(|error| Error::file(path, &error))?;
+        if head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
             return Ok(Self::Json(path.to_owned()));
         }
-        Err(Error::failed(path.display(), "it is no snapshot"))
+        if begins_as_a_trace(&head) {
+            return Recording::open(path).map(Self::Traces).map_err(|error| unreadable(&error));
+        }
+        Err(Error::failed(path.display(), "it is neither a snapshot JSON nor a trace")
+            .remedy("give one of these, or a recording directory"))
     }
 
-    /// Reads it.
-    pub fn open(self) -> Result<Recording> {
-        match self {
-            Self::Json(path) => Ok(Recording { snapshot: json::read(&path)?, path }),
+    /// A recording that was moved without its traces may still have its snapshot.
+    fn in_directory(path: &Path) -> Result<Self> {
+        match Recording::open(path) {
+            Ok(recording) => Ok(Self::Traces(recording)),
+            Err(analysis::Error::NoRecording(_)) if path.join("snapshot.json").is_file() => {
+                Ok(Self::Json(path.join("snapshot.json")))
+            }
+            Err(error) => Err(unreadable(&error)),
         }
     }
 }
 
-/// A recording that has been read.
-#[derive(Debug)]
-pub struct Recording {
-    snapshot: Snapshot,
-    path: PathBuf,
+/// Whether a file begins as a trace of any version does.
+fn begins_as_a_trace(head: &[u8]) -> bool {
+    let magic = &file_header()[..FILE_HEADER_BYTES.min(8)];
+    head.starts_with(magic)
 }
 
-impl Recording {
-    /// Everything but single allocations.
-    pub const fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+/// An error of the analysis, as ours.
+pub fn unreadable(error: &analysis::Error) -> Error {
+    match error {
+        analysis::Error::Trace(error) => unreadable_trace(error),
+        analysis::Error::TempFile(error) => {
+            Error::failed("the allocations cannot be sorted in a temporary file", describe(error))
+                .remedy("free some space, or list fewer with --allocations")
+        }
+        analysis::Error::Directory(path, error) => Error::file(path, error),
+        analysis::Error::NoRecording(path) => Error::failed(path.display(), "there is no recording in it")
+            .remedy("give the directory that run named"),
     }
+}
 
-    /// Writes the snapshot JSON.
-    pub fn write_json<W: Write>(
-        &mut self,
-        out: &mut BufWriter<W>,
-        listing: &ListingArgs,
-        failed: impl Fn(&io::Error) -> Error,
-    ) -> Result<()> {
-        json::copy(&self.path, &mut self.snapshot, listing, out, failed)
+/// The same of a single trace.
+pub fn unreadable_trace(error: &TraceError) -> Error {
+    match error {
+        TraceError::Io { what, path, error } => {
+            Error::failed(format!("cannot {what} {}", path.display()), describe(error))
+        }
+        TraceError::NotATrace(path) => Error::failed(path.display(), "it is not a memscope trace"),
+        TraceError::Version(path, version) => Error::failed(
+            path.display(),
+            format!("it has version {version} of the trace format, which is not known here"),
+        )
+        .remedy("use the memscope-cli that recorded it"),
+        TraceError::NoProcess(path) => Error::failed(path.display(), "it was cut before its first record"),
+        TraceError::Running(path, pid) => {
+            Error::failed(path.display(), format!("process {pid} still runs")).remedy("wait for its end")
+        }
     }
 }
 

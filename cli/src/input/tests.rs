@@ -1,15 +1,25 @@
 //! Tests of reading snapshots back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use memscope_shared::model::{Included, Snapshot};
 
 use super::Input;
 use crate::args::{Listed, ListingArgs};
+use crate::error::Result;
 use crate::export::json::Style;
 use crate::export::tests::{process, snapshot, validated, written};
-use crate::export::{self, Kind};
+use crate::export::{Plan, export};
+
+fn open(path: &Path) -> Result<Snapshot> {
+    Ok(export(Input::find(path)?, &Plan { keep: true, ..Plan::default() })?.snapshot)
+}
+
+fn copy(input: &Path, output: &Path, listing: ListingArgs) {
+    let plan = Plan { json: Some(output), listing, ..Plan::default() };
+    Input::find(input).and_then(|input| export(input, &plan)).expect("written");
+}
 
 struct Bench(tempfile::TempDir);
 
@@ -28,8 +38,7 @@ impl Bench {
     fn copied(&self, listing: ListingArgs) -> Snapshot {
         let input = self.file("in.json", written(&snapshot(vec![process(1), process(2)]), Style::default()));
         let output = self.0.path().join("out.json");
-        let mut recording = Input::find(&input).and_then(Input::open).expect("read");
-        export::write(&mut recording, Kind::Json, &output, &listing).expect("written");
+        copy(&input, &output, listing);
         let text = fs::read(output).expect("there");
         validated(&text);
         serde_json::from_slice(&text).expect("the model")
@@ -41,8 +50,7 @@ fn a_snapshot_is_read_without_its_allocations() {
     let bench = Bench::new();
     let whole = snapshot(vec![process(1), process(2)]);
     let path = bench.file("in.json", written(&whole, Style::default()));
-    let recording = Input::find(&path).and_then(Input::open).expect("read");
-    let read = recording.snapshot();
+    let read = open(&path).expect("read");
     assert_eq!(read.processes.len(), 2);
     assert!(
         read.processes.iter().all(|p| p.allocations.is_empty() && p.allocations_included == Included::All)
@@ -80,9 +88,7 @@ fn a_copy_never_claims_more_than_there_is() {
     live.allocations_included = Included::Live;
     let input = bench.file("in.json", written(&snapshot(vec![live]), Style::default()));
     let output = bench.0.path().join("out.json");
-    let mut recording = Input::find(&input).and_then(Input::open).expect("read");
-    let listing = ListingArgs { allocations: Some(Listed::All), inline_stacks: false };
-    export::write(&mut recording, Kind::Json, &output, &listing).expect("written");
+    copy(&input, &output, ListingArgs { allocations: Some(Listed::All), inline_stacks: false });
     let copy: Snapshot = serde_json::from_slice(&fs::read(output).expect("there")).expect("the model");
     assert_eq!(copy.processes[0].allocations_included, Included::Live);
     assert_eq!(copy.processes[0].allocations.len(), 1);
@@ -94,16 +100,16 @@ fn damaged_snapshots_are_refused_with_a_reason() {
     let whole = written(&snapshot(vec![process(1)]), Style::default());
     for length in [1, 50, whole.len() / 2, whole.len() - 3] {
         let path = bench.file("cut.json", &whole[..length]);
-        let error = Input::find(&path).and_then(Input::open).expect_err("refused");
+        let error = open(&path).expect_err("refused");
         assert!(error.to_string().contains("not a snapshot"), "{error}");
         assert_eq!(error.to_string().lines().count(), 1);
     }
     let text = String::from_utf8(whole).expect("text");
     let future = bench.file("future.json", text.replace("\"schema_version\": 1", "\"schema_version\": 2"));
-    let error = Input::find(&future).and_then(Input::open).expect_err("refused");
+    let error = open(&future).expect_err("refused");
     assert!(error.to_string().contains("schema_version is 2"), "{error}");
     let foreign = bench.file("foreign.json", "{\"a\": 1}");
-    assert!(Input::find(&foreign).and_then(Input::open).is_err());
+    assert!(open(&foreign).is_err());
 }
 
 #[test]

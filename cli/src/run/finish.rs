@@ -4,35 +4,57 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memscope_shared::trace::complete::{self, complete};
-use memscope_shared::trace::read::TraceError;
+use memscope_shared::model::{Snapshot, Stats};
+use memscope_shared::trace::{self, TraceError, complete};
 
 use super::Ended;
+use super::proc;
 use super::signals::Ending;
 use crate::args::RunArgs;
 use crate::embed::Library;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit_codes::ExitCode;
-use crate::output::say;
+use crate::export::{Done, Plan, export};
+use crate::input::Input;
+use crate::output::{say, say_error};
+use crate::report::format;
+
+/// The snapshot's name in the recording.
+const SNAPSHOT: &str = "snapshot.json";
+/// The report's.
+const REPORT: &str = "report.html";
 
 /// Makes of the recording what was asked for; gives the status to end with.
-pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> Result<ExitCode> {
-    let mut running = Vec::new();
-    for trace in traces(ended.directory.path()) {
-        match complete(&trace, &ending_of(&trace, ended)) {
-            Err(TraceError::Running(_, pid)) => running.push(pid),
-            Err(error) => say(format_args!("{error}")),
-            Ok(_) => {}
-        }
-    }
+pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
+    let running = complete_traces(ended);
     ended.directory.release(!running.is_empty());
     if running.is_empty() {
         library.discard();
     }
+    let exported = make_exports(args, ended);
     if !args.quiet {
-        say(ended.ending);
+        say_what_was_done(args, ended, &running, exported.as_ref().ok());
     }
-    Ok(status(ended.ending))
+    if let Err(error) = &exported {
+        say_error(error);
+    }
+    match status(ended.ending) {
+        // Otherwise the program's own failure matters more.
+        ExitCode::Program(0) if exported.is_err() => ExitCode::Failed,
+        code => code,
+    }
+}
+
+/// Completes the traces of all processes that have ended; gives those that have not.
+fn complete_traces(ended: &Ended) -> Vec<u32> {
+    let mut running = Vec::new();
+    for trace in traces(ended.directory.path()) {
+        // What else is wrong with it is said when it is read.
+        if let Err(TraceError::Running(_, pid)) = complete(&trace, &ending_of(&trace, ended)) {
+            running.push(pid);
+        }
+    }
+    running
 }
 
 /// The traces of a recording.
@@ -45,16 +67,93 @@ fn traces(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// What we know of how a trace's process ended: only of the one that we waited for.
-fn ending_of(trace: &Path, ended: &Ended) -> complete::Ending {
+fn ending_of(trace: &Path, ended: &Ended) -> trace::Ending {
     let ours = format!("{}-", ended.pid);
     if !trace.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(ours.as_bytes())) {
-        return complete::Ending::default();
+        return trace::Ending::default();
     }
     let (exit_code, signal) = match ended.ending {
         Ending::Exited(status) => (Some(status), None),
         Ending::Killed(signal) => (None, Some(signal)),
     };
-    complete::Ending { exit_code, signal, seen_ns: Some(ended.seen_ns) }
+    trace::Ending { exit_code, signal, seen_ns: Some(ended.seen_ns) }
+}
+
+fn make_exports(args: &RunArgs, ended: &Ended) -> Result<Option<Done>> {
+    if !args.export.json() && !args.export.html() {
+        return Ok(None);
+    }
+    let (json, html) = (ended.directory.path().join(SNAPSHOT), ended.directory.path().join(REPORT));
+    let plan = Plan {
+        json: args.export.json().then_some(json.as_path()),
+        html: args.export.html().then_some(html.as_path()),
+        listing: args.listing,
+        keep: false,
+        quiet: args.quiet,
+    };
+    if traces(ended.directory.path()).is_empty() {
+        let name = ended.directory.name().display();
+        return Err(
+            Error::failed(name, "nothing was recorded").remedy("see what the program said at its start")
+        );
+    }
+    export(Input::find(ended.directory.path())?, &plan).map(Some)
+}
+
+fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Option<&Option<Done>>) {
+    if let Some(Some(done)) = done {
+        done.remarks.iter().for_each(say);
+        say_totals(&done.snapshot);
+    }
+    if !running.is_empty() {
+        let names: Vec<String> = running.iter().map(|pid| proc::named(*pid)).collect();
+        let directory = ended.directory.name().display();
+        say(format_args!(
+            "still running: {} (`memscope-cli analyze {directory} report.html` later)",
+            names.join(", ")
+        ));
+    }
+    say(format_args!("recording: {}", ended.directory.name().display()));
+    if done.is_some() {
+        for (name, file, made) in
+            [("snapshot", SNAPSHOT, args.export.json()), ("report", REPORT, args.export.html())]
+        {
+            if made {
+                say(format_args!("{name}: {}", ended.directory.shown(file).display()));
+            }
+        }
+    }
+    say(ended.ending);
+}
+
+fn say_totals(snapshot: &Snapshot) {
+    let Some(first) = snapshot.processes.first() else { return };
+    say(totals(format::file_name(&first.exe), &first.stats));
+    if let Some(others @ [_, ..]) = snapshot.processes.get(1..) {
+        let count = others.iter().map(|process| process.stats.total_allocations).sum();
+        let bytes = others.iter().map(|process| process.stats.total_allocated).sum();
+        let processes = if others.len() == 1 { "process image" } else { "process images" };
+        say(format_args!(
+            "{} more {processes}: {}, {}",
+            format::count(others.len() as u64),
+            format::counted(count, "allocation"),
+            format::bytes(bytes)
+        ));
+    }
+    if let (false, Some(why)) = (snapshot.complete, &snapshot.incomplete_reason) {
+        say(format_args!("the recording is incomplete: {why}"));
+    }
+}
+
+fn totals(name: &str, stats: &Stats) -> String {
+    format!(
+        "{name}: {}, {}; at most {} at a time; {} ({}) still live at the end",
+        format::counted(stats.total_allocations, "allocation"),
+        format::bytes(stats.total_allocated),
+        format::bytes(stats.peak_memory),
+        format::counted(stats.active_allocations, "block"),
+        format::bytes(stats.active_memory),
+    )
 }
 
 fn status(ending: Ending) -> ExitCode {

@@ -47,8 +47,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let program = preflight::check(command)?;
     let library = Library::ready()?;
     let ended = record(args, command, &program, &library)?;
-    let code = finish::finish(args, &ended, library)?;
-    Ok(code)
+    Ok(finish::finish(args, &ended, library))
 }
 
 /// From the start of the program to its end.

@@ -17,6 +17,14 @@ fn parse(stat: &[u8]) -> Option<(char, i32)> {
     Some((state, fields.next()?.parse().ok()?))
 }
 
+/// How to name a process to the user: its id and its name.
+pub fn named(pid: u32) -> String {
+    match fs::read(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("{pid} ({})", String::from_utf8_lossy(name.trim_ascii_end()).escape_debug()),
+        Err(_) => pid.to_string(),
+    }
+}
+
 /// Whether the process is stopped by a signal.
 pub fn is_stopped(pid: i32) -> bool {
     matches!(state_and_parent(pid), Some(('T', _)))

@@ -38,6 +38,17 @@ pub enum Unusable {
     Changed,
 }
 
+impl Unusable {
+    /// The reason in words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoFile => "it is no file",
+            Self::Missing => "the file is gone or cannot be read",
+            Self::Changed => "the file is not the build that was recorded",
+        }
+    }
+}
+
 impl ModuleFile {
     /// The path.
     pub fn path(&self) -> &Path {

@@ -11,7 +11,7 @@ mod file;
 mod resolver;
 mod table;
 
-pub use file::{ModuleFile, Unusable};
+pub use file::ModuleFile;
 pub use resolver::Resolver;
 pub use table::{FrameTable, Mapped};
 

@@ -53,11 +53,6 @@ impl FrameTable {
     }
 
     /// All frames.
-    pub fn frames(&self) -> &[StackFrame] {
-        &self.frames
-    }
-
-    /// The same, to keep.
     pub fn into_frames(self) -> Vec<StackFrame> {
         self.frames
     }

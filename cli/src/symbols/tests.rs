@@ -7,7 +7,8 @@ use std::process::Command;
 
 use memscope_shared::model::StackFrame;
 
-use super::{FrameTable, Mapped, ModuleFile, Resolver, Unusable};
+use super::file::Unusable;
+use super::{FrameTable, Mapped, ModuleFile, Resolver};
 use crate::elf;
 
 /// Line numbers matter: see `LINE_*`.
@@ -127,8 +128,9 @@ fn frames(file: ModuleFile, address: u64) -> (Vec<StackFrame>, Resolver) {
     let mapped = [Mapped { file, bias }];
     let wanted = [(Some(0), address + bias)];
     let table = FrameTable::new(&mapped, wanted.into_iter(), &mut resolver, |_| ());
-    let frames = table.of(Some(0), address + bias).iter().map(|at| table.frames()[*at as usize].clone());
-    (frames.collect(), resolver)
+    let at = table.of(Some(0), address + bias).to_vec();
+    let frames = table.into_frames();
+    (at.into_iter().map(|at| frames[at as usize].clone()).collect(), resolver)
 }
 
 fn assert_shop(frames: &[StackFrame]) {
@@ -281,9 +283,9 @@ fn what_is_no_file_has_a_module_and_an_address() {
 fn an_address_outside_of_all_modules_is_a_frame_too() {
     let table =
         FrameTable::new(&[], [(None, 5), (None, 5), (Some(9), 5)].into_iter(), &mut Resolver::new(), |_| ());
-    assert_eq!(table.frames().len(), 1);
     assert_eq!(table.of(None, 5), [0]);
     assert_eq!(table.of(None, 6), [0_u32; 0]);
+    assert_eq!(table.into_frames().len(), 1);
 }
 
 #[test]
