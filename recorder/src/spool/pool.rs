@@ -6,7 +6,9 @@
 
 use super::buffer::Buffer;
 use super::file::SpoolFile;
-use crate::sys::{futex, memory};
+use crate::clock;
+use crate::sys::signal::Blocked;
+use crate::sys::{futex, memory, process};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use memscope_shared::spool as layout;
@@ -106,22 +108,34 @@ impl Pool {
         if self.total.load(Ordering::Relaxed) >= IN_FLIGHT + self.owners.load(Ordering::Relaxed) {
             return None;
         }
-        // One thread grows the file at a time; another one makes do with private memory meanwhile.
-        if self.growing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            let segment = file.grow();
-            self.growing.store(0, Ordering::Release);
-            if let Some((first, count)) = segment {
-                self.total.fetch_add(count as u64, Ordering::Relaxed);
-                for index in 1..count {
-                    // SAFETY: a segment holds `count` buffers, newly mapped for good.
-                    let buffer = unsafe { Buffer::at((first + index * layout::BUFFER_BYTES) as *mut u8) };
-                    buffer.into_iter().for_each(|buffer| self.push(buffer));
-                }
-                // SAFETY: as above.
-                return unsafe { Buffer::at(first as *mut u8) };
+        // One thread grows the file at a time, undisturbed by signal handlers of its own that might wait for it.
+        let signals = Blocked::all();
+        if self.growing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            drop(signals);
+            while self.growing.load(Ordering::Relaxed) == 1 {
+                process::yield_now();
             }
+            return self.take(file);
         }
-        self.private()
+        let segment = file.grow();
+        self.growing.store(0, Ordering::Release);
+        drop(signals);
+        if let Some((first, count)) = segment {
+            self.total.fetch_add(count as u64, Ordering::Relaxed);
+            for index in 1..count {
+                // SAFETY: a segment holds `count` buffers, newly mapped for good.
+                let buffer = unsafe { Buffer::at((first + index * layout::BUFFER_BYTES) as *mut u8) };
+                buffer.into_iter().for_each(|buffer| self.push(buffer));
+            }
+            // SAFETY: as above.
+            return unsafe { Buffer::at(first as *mut u8) };
+        }
+        let buffer = self.private()?;
+        // From here on records may be lost with the process, which its end is to say.
+        if let Some(since) = file.word(layout::header::PRIVATE_SINCE).filter(|since| since.get() == 0) {
+            since.set(clock::stamp());
+        }
+        Some(buffer)
     }
 
     /// A buffer of private memory: for the time before the spool exists, and where it can't grow.

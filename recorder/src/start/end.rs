@@ -66,7 +66,7 @@ pub fn describe(process: &Process, records: u64) -> End {
     let reason = EndReason::from_word(word(header::END_REASON)).map(|reason| reason.text().to_owned());
     End {
         kind: EndKind::Exit,
-        exit_code: Some((word(header::EXIT_CODE) & 0xff) as i32),
+        exit_code: u32::try_from(word(header::EXIT_CODE)).ok().map(|code| (code & 0xff) as i32),
         signal: None,
         stamp: word(header::EXIT_STAMP),
         complete: reason.is_none() && lost_events == 0,
@@ -81,23 +81,26 @@ pub fn describe(process: &Process, records: u64) -> End {
 /// (it was registered before any of them). Recording goes on behind it under `memscope-cli run`, which takes the rest
 /// from the spool; by hand the trace is completed here.
 pub extern "C" fn at_exit(status: libc::c_int, _: *mut libc::c_void) {
-    at_end(status);
+    at_end(u64::from(status as u32));
 }
 
 /// The same for `quick_exit`, which tells no status.
 pub extern "C" fn at_quick_exit() {
-    at_end(0);
+    at_end(u64::MAX);
 }
 
-fn at_end(status: i32) {
+fn at_end(status: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
     let (Some(process), Some(context)) = (process::get(), context()) else { return };
     if context.pid != crate::sys::process::pid() || ONCE.swap(true, Ordering::SeqCst) {
         return;
     }
     note_exit(process, status);
-    if context.launched || !matches!(process.phase(), Phase::Recording | Phase::Ended) {
+    if !matches!(process.phase(), Phase::Recording | Phase::Ended) {
         return;
+    }
+    if context.launched {
+        return process.writer.save_private(process);
     }
     let _ours = Unrecorded::begin();
     if process.phase() == Phase::Recording && process.writer.finish(process, PATIENCE) {
@@ -109,10 +112,10 @@ fn at_end(status: i32) {
     }
 }
 
-fn note_exit(process: &Process, status: i32) {
+fn note_exit(process: &Process, status: u64) {
     let set = |offset, value| process.spool().word(offset).into_iter().for_each(|word| word.set(value));
     set(header::EXIT_STAMP, clock::stamp());
-    set(header::EXIT_CODE, u64::from(status as u32));
+    set(header::EXIT_CODE, status);
     set(header::EXIT_CALLED, 1);
 }
 

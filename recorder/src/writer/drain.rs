@@ -138,16 +138,17 @@ fn tick(process: &'static Process, sink: &mut Sink, ticks: u64) {
     }
 }
 
-/// Writes what part-filled buffers hold.
-fn partial(process: &'static Process, sink: &mut Sink) {
+/// Writes what part-filled buffers hold; true where that worked.
+pub fn partial(process: &'static Process, sink: &mut Sink) -> bool {
     for state in process.each_state() {
         if let Some(buffer) = state.filling() {
             if sink.failed() {
-                return;
+                return false;
             }
             take(process, sink, &[Some(buffer)]);
         }
     }
+    !sink.failed()
 }
 
 /// Writes everything and the trace's end; true where that worked.

@@ -18,6 +18,7 @@ use crate::sys::{futex, process as os};
 use channel::Channel;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
+use memscope_shared::spool::header;
 use sink::Sink;
 
 /// No thread of ours yet; one is started when the first buffer is full.
@@ -146,6 +147,15 @@ impl Writer {
     pub fn write_early(&self, process: &'static Process) {
         if let Some(held) = self.hold() {
             drain::early(process, held.sink);
+        }
+    }
+
+    /// Writes what lies in memory that dies with the process.
+    pub fn save_private(&self, process: &'static Process) {
+        if let Some(word) = process.spool().word(header::PRIVATE_SINCE).filter(|word| word.get() != 0) {
+            if self.hold().is_some_and(|held| drain::partial(process, held.sink)) {
+                word.set(0);
+            }
         }
     }
 

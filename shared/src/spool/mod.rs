@@ -50,7 +50,7 @@ pub mod header {
     pub const LOST_EVENTS: usize = 56;
     /// *live*: 1 when `exit` or `quick_exit` was called; the status is in `EXIT_CODE`.
     pub const EXIT_CALLED: usize = 64;
-    /// *live*: the status that was passed to `exit`.
+    /// *live*: the status that was passed to `exit`; above 2^32 where it is not known (`quick_exit`).
     pub const EXIT_CODE: usize = 72;
     /// *live*: stamp of the last clock sample.
     pub const CLOCK_STAMP: usize = 80;
@@ -58,6 +58,9 @@ pub mod header {
     pub const CLOCK_NS: usize = 88;
     /// *live*: stamp at which `exit` was called.
     pub const EXIT_STAMP: usize = 96;
+    /// *live*: stamp since when some records lie in the process's own memory, because the spool could not grow; 0
+    /// where all of them are here.
+    pub const PRIVATE_SINCE: usize = 104;
 }
 
 /// Offsets of the words of a buffer's header, in bytes from the buffer's start.

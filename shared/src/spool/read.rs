@@ -76,6 +76,8 @@ pub struct SpoolHeader {
     pub ended_at: u64,
     pub end_reason: u64,
     pub lost_events: u64,
+    /// Since when some records lay in the process's own memory; 0 where none did.
+    pub private_since: u64,
     pub exit_called: u64,
     pub exit_code: u64,
     pub clock_stamp: u64,
@@ -202,6 +204,7 @@ fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
         ended_at: at(header::ENDED_AT),
         end_reason: at(header::END_REASON),
         lost_events: at(header::LOST_EVENTS),
+        private_since: at(header::PRIVATE_SINCE),
         exit_called: at(header::EXIT_CALLED),
         exit_code: at(header::EXIT_CODE),
         clock_stamp: at(header::CLOCK_STAMP),

@@ -287,6 +287,10 @@ impl Job<'_> {
             let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
             losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
         }
+        if let Some(header) = header.filter(|h| h.private_since != 0) {
+            let reason = "the last records lay in the process's own memory: the shared memory could not grow";
+            losses.add(reason.into(), header.private_since);
+        }
         // A gap of the trace that the spool did not fill, or a hole between the two.
         let missing: u64 = salvage.gaps(&self.trace).map(|gap| gap.to - gap.from).sum();
         if missing > 0 {
@@ -301,7 +305,7 @@ impl Job<'_> {
 
     fn kind(&self, header: Option<&SpoolHeader>) -> (EndKind, Option<i32>, Option<i32>) {
         let exited = header.is_some_and(|h| h.exit_called != 0);
-        let status = header.map(|h| (h.exit_code & 0xff) as i32);
+        let status = header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
         if self.replaced {
             (EndKind::Exec, None, None)
         } else if let Some(signal) = self.ending.signal {
