@@ -10,6 +10,7 @@
 //! stack that was unmapped and mapped again elsewhere is left by rsp, and forgotten.
 
 use crate::sys::memory::{self, PAGE};
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// Farthest move of rsp that is taken for the same stack.
 const NEAR: usize = 256 << 10;
@@ -41,11 +42,20 @@ impl Bounds {
         let below = self.start.wrapping_sub(sp) < NEAR;
         if below && (page(sp)..self.start).step_by(PAGE).all(memory::is_readable) {
             self.start = page(sp);
-        } else if memory::is_readable(page(sp)) {
-            (self.start, self.end) = (page(sp), page(sp) + PAGE);
-        } else {
-            *self = Self::default();
+            return;
         }
+        // The empty range first: a signal handler may jump out between.
+        self.set_end(0);
+        if memory::is_readable(page(sp)) {
+            self.start = page(sp);
+            self.set_end(page(sp) + PAGE);
+        }
+    }
+
+    fn set_end(&mut self, end: usize) {
+        compiler_fence(Ordering::SeqCst);
+        self.end = end;
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// The word at an address above the current rsp.
@@ -58,6 +68,21 @@ impl Bounds {
         }
         // SAFETY: the word lies in memory that the kernel has said to be readable.
         Some(unsafe { (address as *const usize).read_unaligned() })
+    }
+
+    /// The word below `cfa`, which must be above the rsp that was entered.
+    #[inline(always)]
+    pub fn below(&mut self, cfa: usize) -> Option<usize> {
+        if cfa > self.end {
+            return self.below_far(cfa);
+        }
+        // SAFETY: the word lies between rsp, the start of the range, and the end of what can be read.
+        Some(unsafe { (cfa as *const usize).sub(1).read_unaligned() })
+    }
+
+    #[cold]
+    fn below_far(&mut self, cfa: usize) -> Option<usize> {
+        self.read(cfa.wrapping_sub(8))
     }
 
     #[cold]
@@ -99,6 +124,8 @@ mod tests {
         bounds.enter(base + 7 * PAGE);
         assert_eq!(bounds, Bounds { start: base + 7 * PAGE, end: base + 8 * PAGE });
         bounds.enter(base + 6 * PAGE + 8);
-        assert_eq!(bounds, Bounds::default());
+        assert_eq!(bounds.end, 0);
+        assert_eq!(bounds.read(base + 7 * PAGE + 8), None);
+        assert_eq!(bounds.below(base + 7 * PAGE + 16), None);
     }
 }

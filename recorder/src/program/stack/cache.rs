@@ -1,16 +1,17 @@
 //! Unwind rules by pc: one global table, without locks.
 //!
 //! 2^16 words, direct-mapped. An entry is one `u64`, so it can't be torn, and a reader needs nothing but one relaxed
-//! load: an entry says itself which pc it is for. The low 16 bits of the pc, mixed with the others, make the index;
-//! the others are the tag. That is a bijection, so index and tag name the pc exactly. Neighbouring pcs share
+//! load: an entry says itself which pc it is for. The low 16 bits of the pc, mixed with the next 16, make the index;
+//! all but the low 16 are the tag. That is a bijection, so index and tag name the pc exactly. Neighbouring pcs share
 //! pages of the table: a short program touches few of them.
 //!
 //! ```text
-//! index = pc[15:0] ^ mix(pc[46:16])         entry = pc[46:16] << 33 | generation[6:0] << 26 | rule
+//! index = pc[15:0] ^ pc[31:16]         entry = pc[46:16] << 33 | generation[6:0] << 26 | rule
 //! ```
 //!
 //! An entry is valid in one generation of modules only. The table is emptied when one ends; the 7 bits in the entry
-//! catch the thread that worked out a rule before and stores it after. User space ends at 2^47, so every tag fits.
+//! catch the thread that worked out a rule before and stores it after. User space ends at 2^47, so every tag fits;
+//! code begins above 64 KiB, so no tag is 0 and an empty entry is nobody's.
 
 use super::rule::{self, Rule};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +19,17 @@ use core::sync::atomic::{AtomicU64, Ordering};
 const INDEX_BITS: u32 = 16;
 const TAG_SHIFT: u32 = 33;
 const GENERATION_MASK: u64 = (1 << (TAG_SHIFT - rule::BITS)) - 1;
+/// First address that can be code.
+const USER_START: usize = 1 << INDEX_BITS;
 /// First address that is not user space.
 const USER_END: usize = 1 << 47;
 
 const _: () = assert!(TAG_SHIFT + 47 - INDEX_BITS == 64);
+
+#[inline(always)]
+const fn can_be_code(address: usize) -> bool {
+    address.wrapping_sub(USER_START) < USER_END - USER_START
+}
 
 /// A table of rules.
 pub struct Cache([AtomicU64; 1 << INDEX_BITS]);
@@ -31,9 +39,7 @@ pub static CACHE: Cache = Cache::new();
 
 #[inline(always)]
 const fn index(address: usize) -> usize {
-    let high = address >> INDEX_BITS;
-    let mixed = (high as u32).wrapping_mul(0x9e37_79b1) >> (32 - INDEX_BITS);
-    (address ^ mixed as usize) & ((1 << INDEX_BITS) - 1)
+    (address ^ address >> INDEX_BITS) & ((1 << INDEX_BITS) - 1)
 }
 
 #[inline(always)]
@@ -56,18 +62,18 @@ impl Cache {
     #[inline(always)]
     #[must_use]
     pub fn get(&self, address: usize, generation: u32) -> Option<Rule> {
-        if address >= USER_END {
+        if !can_be_code(address) {
             return Some(Rule::plain(rule::Kind::NotCode));
         }
         let entry = self.slot(address).load(Ordering::Relaxed);
         let rule = entry ^ key(address, generation);
-        // Anything left above the rule's bits says that the entry is another pc's or generation's.
-        if rule >> rule::BITS == 0 { Rule::from_bits(rule as u32) } else { None }
+        // Anything left above the rule's bits says that the entry is another pc's or generation's, or empty.
+        if rule >> rule::BITS == 0 { Some(Rule::from_bits(rule as u32)) } else { None }
     }
 
     /// Keeps a rule.
     pub fn put(&self, address: usize, generation: u32, rule: Rule) {
-        if address < USER_END {
+        if can_be_code(address) {
             let entry = key(address, generation) | u64::from(rule.bits());
             self.slot(address).store(entry, Ordering::Relaxed);
         }
@@ -102,7 +108,9 @@ mod tests {
             assert_eq!(TABLE.get(at(i), generation + 1), None);
             assert_eq!(TABLE.get(at(i) + (1 << 36), generation), None);
         }
-        assert_eq!(TABLE.get(usize::MAX, generation).map(Rule::kind), Some(Kind::NotCode));
+        for address in [usize::MAX, USER_END, USER_START - 1, 0] {
+            assert_eq!(TABLE.get(address, generation).map(Rule::kind), Some(Kind::NotCode));
+        }
         TABLE.clear();
         assert_eq!(TABLE.get(at(5), generation), None);
     }

@@ -1,7 +1,7 @@
 //! Stacks: from a hook's caller to the id of its stack.
 //!
 //! ```text
-//! capture -> walk: unwind -> rule (cache, else modules + cfi) -> frames -> trie -> id
+//! capture -> memo -> walk: unwind -> rule (cache, else modules + cfi) -> join recorded stack -> trie -> id
 //! ```
 //!
 //! A hook passes where its return address lies and the caller's rbp ([`Entry`]); [`StackState::capture`] returns a u32
@@ -14,7 +14,9 @@
 //! | [`row`], [`expression`], [`cfi`] | from `.eh_frame` to an unwind rule |
 //! | [`rule`], [`cache`] | the rule in 26 bits, and the global table of rules |
 //! | [`bounds`], [`unwind`], [`slow`] | one step from a frame to its caller |
-//! | [`frames`] | a thread's array of frames |
+//! | [`incremental`] | walks that join the thread's last stack, and the proof that they may |
+//! | [`memo`] | stacks that were captured lately, by the hook's caller |
+//! | [`storage`] | the thread's memory for both |
 //! | [`trie`] | stacks as numbers |
 //! | [`nested`] | which of three kinds a nested hook call is |
 //!
@@ -27,27 +29,28 @@ pub mod cfi;
 pub mod elf;
 pub mod executable;
 pub mod expression;
-pub mod frames;
+pub mod incremental;
 pub mod loader;
 pub mod maps;
+pub mod memo;
 pub mod modules;
 pub mod nested;
 pub mod row;
 pub mod rule;
 pub mod slow;
+pub mod storage;
 pub mod trie;
 pub mod unwind;
 
 #[cfg(test)]
 mod tests;
 
-use bounds::Bounds;
 use cache::CACHE;
-use frames::Frames;
+use incremental::Stack;
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
 use trie::{Emit, Trie};
-use unwind::{Frame, Pc, Step};
+use unwind::{Bp, Frame};
 
 /// Where a hook was called from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Entry {
     unsafe fn frame(self) -> Frame {
         // SAFETY: the word below the caller's frame, as the caller promises.
         let pc = unsafe { (self.sp as *const usize).read() };
-        Frame { pc, sp: self.sp.wrapping_add(8), bp: self.bp, kind: Pc::Return, context: 0 }
+        Frame::returned(pc, self.sp.wrapping_add(8), Bp::known(self.bp))
     }
 }
 
@@ -96,8 +99,7 @@ impl<S: Sink> Emit for Emitter<'_, S> {
 #[repr(C)]
 #[derive(Debug)]
 pub struct StackState {
-    frames: Frames,
-    bounds: Bounds,
+    stack: Stack,
 }
 
 impl StackState {
@@ -106,53 +108,34 @@ impl StackState {
     /// # Safety
     /// `this` must be valid (zero bytes at first) and used by nobody else meanwhile, not even by a signal handler that
     /// interrupts; `entry` must describe a hook of this thread that has not returned.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn capture(this: *mut Self, entry: Entry, sink: &mut impl Sink) -> u32 {
-        // SAFETY: nobody else uses the state meanwhile, as the caller promises.
-        let state = unsafe { &mut *this };
+        // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
+        unsafe {
+            let pc = (entry.sp as *const usize).read();
+            match (*this).stack.recall(pc, entry, modules::generation()) {
+                Some(id) => id,
+                None => Self::capture_new(this, entry, sink),
+            }
+        }
+    }
+
+    #[inline(never)]
+    unsafe fn capture_new(this: *mut Self, entry: Entry, sink: &mut impl Sink) -> u32 {
         // SAFETY: passed on.
-        let leaf = unsafe { entry.frame() };
+        let (stack, leaf) = unsafe { (&mut (*this).stack, entry.frame()) };
         loop {
             let generation = modules::generation();
-            let Some(truncated) = state.walk(leaf, generation, sink) else { return 0 };
+            let Some(walk) = stack.walk(leaf, generation, |address| find_rule(address, generation, sink))
+            else {
+                return 0;
+            };
             // A walk that found a module gone has mixed two generations.
             if generation == modules::generation() {
-                return state.intern(generation, truncated, sink);
+                let root = |emit: &mut Emitter<'_, _>| root(generation, emit.0).unwrap_or(0);
+                return stack.record(walk, &TRIE, &mut Emitter(sink), root);
             }
         }
-    }
-
-    /// Unwinds from the leaf into the array of frames; whether outer frames are missing. `None` without memory.
-    fn walk(&mut self, leaf: Frame, generation: u32, sink: &mut impl Sink) -> Option<bool> {
-        self.frames.clear();
-        self.bounds.enter(leaf.sp);
-        let mut frame = leaf;
-        loop {
-            self.frames.push(node_key(&frame))?;
-            match frame.step(find_rule(frame.rule_address(), generation, sink), &mut self.bounds, |address| {
-                find_rule(address, generation, sink)
-            }) {
-                Step::Caller(caller) => frame = caller,
-                Step::End => return Some(false),
-                Step::Truncated => return Some(true),
-            }
-        }
-    }
-
-    /// The id of the frames in the array.
-    fn intern(&self, generation: u32, truncated: bool, sink: &mut impl Sink) -> u32 {
-        let Some(mut id) = root(generation, sink) else { return 0 };
-        let mut emitter = Emitter(sink);
-        if truncated {
-            id = TRIE.child(id, record::head(kind::NODE_TRUNCATED, 0), &mut emitter);
-        }
-        for &key in self.frames.outermost_first() {
-            if id == 0 {
-                return 0;
-            }
-            id = TRIE.child(id, key, &mut emitter);
-        }
-        id
     }
 
     /// Gives the memory of a state back that nobody will use any more.
@@ -162,8 +145,7 @@ impl StackState {
     pub unsafe fn release(this: *mut Self) {
         // SAFETY: nobody else uses the state, as the caller promises.
         let state = unsafe { &mut *this };
-        state.frames.release();
-        state.bounds = Bounds::default();
+        state.stack.release();
     }
 }
 
@@ -174,16 +156,6 @@ fn find_rule(address: usize, generation: u32, sink: &mut impl Sink) -> rule::Rul
         Some(rule) => rule,
         None => cfi::find_rule(address, generation, Some(sink)),
     }
-}
-
-#[inline(always)]
-const fn node_key(frame: &Frame) -> u64 {
-    let kind = match frame.kind {
-        Pc::Return => kind::NODE,
-        Pc::Exact => kind::NODE_EXACT,
-        Pc::Guessed => kind::NODE_GUESSED,
-    };
-    record::head(kind, frame.pc as u64)
 }
 
 /// The root of a generation's stacks. In a new process image all known modules are recorded first.

@@ -53,7 +53,7 @@ pub unsafe fn classify_nested(entry: Entry, outer_sp: usize) -> Nested {
                 return if signal { Nested::Signal } else { Nested::Reentrant };
             }
             Step::Caller(caller) => frame = caller,
-            Step::End => return Nested::Stale,
+            Step::End(_) => return Nested::Stale,
             // Lost on the way. While the outer hook's frame is still ahead it may be running: to be taken for
             // the allocator's own call is the safe answer.
             Step::Truncated if frame.sp <= outer_sp => return Nested::Reentrant,

@@ -12,8 +12,8 @@
 //!      the cache's                        the rule's own bits
 //! ```
 //!
-//! The CFA offset is in words. The rbp slot k means "saved at CFA - 8k", 0 "not saved here". A frame with a
-//! realigned stack ([`Kind::Drap`]) counts both from rbp, with a bias. What does not fit is [`Kind::Slow`] and
+//! The CFA offset is in words. The rbp slot k means "saved at CFA - 8k", 0 "not saved here". Large frames give
+//! five bits of the slot to the offset ([`Kind::LargeRsp`]: up to 4 MiB). A frame with a realigned stack ([`Kind::Drap`]) counts both from rbp, with a bias. What does not fit is [`Kind::Slow`] and
 //! is evaluated from the tables each time it is met.
 
 use super::expression::{self, Inputs};
@@ -26,6 +26,7 @@ const OFFSET_BITS: u32 = 14;
 const SLOT_SHIFT: u32 = KIND_BITS + OFFSET_BITS;
 const OFFSET_BIAS: i64 = 1 << (OFFSET_BITS - 1);
 const SLOT_BIAS: i64 = 1 << 7;
+const LARGE_OFFSET_BITS: u32 = OFFSET_BITS + 5;
 
 /// Offset of the saved rbp from the rsp of a signal frame (`ucontext` of x86-64 Linux).
 pub const SIGNAL_RBP: usize = 120;
@@ -54,6 +55,8 @@ pub enum Kind {
     NotCode = 7,
     /// Anything else: evaluate the tables.
     Slow = 8,
+    /// As [`Kind::Rsp`], for a large frame: 5 bits of the slot's 8 belong to the offset.
+    LargeRsp = 9,
 }
 
 /// A packed rule.
@@ -73,11 +76,11 @@ impl Rule {
         Self::new(kind, 0, 0)
     }
 
-    /// From the bits of [`Rule::bits`]; `None` for 0.
+    /// From the bits of [`Rule::bits`].
     #[inline(always)]
     #[must_use]
-    pub const fn from_bits(bits: u32) -> Option<Self> {
-        if bits & ((1 << KIND_BITS) - 1) == 0 { None } else { Some(Self(bits)) }
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// The [`BITS`] bits of this rule; never 0.
@@ -99,22 +102,27 @@ impl Rule {
             5 => Kind::Signal,
             6 => Kind::Unknown,
             7 => Kind::NotCode,
+            9 => Kind::LargeRsp,
             _ => Kind::Slow,
         }
     }
 
-    /// CFA offset in bytes, for [`Kind::Rsp`] and [`Kind::Rbp`].
+    const fn offset_bits(self) -> u32 {
+        if matches!(self.kind(), Kind::LargeRsp) { LARGE_OFFSET_BITS } else { OFFSET_BITS }
+    }
+
+    /// CFA offset in bytes, for [`Kind::Rsp`], [`Kind::LargeRsp`] and [`Kind::Rbp`].
     #[inline(always)]
     #[must_use]
     pub const fn cfa_offset(self) -> usize {
-        ((self.0 >> KIND_BITS & ((1 << OFFSET_BITS) - 1)) as usize) << 3
+        ((self.0 >> KIND_BITS & ((1 << self.offset_bits()) - 1)) as usize) << 3
     }
 
-    /// Distance from the CFA down to the saved rbp in bytes, for [`Kind::Rsp`] and [`Kind::Rbp`]; 0 where it is not saved.
+    /// Distance from the CFA down to the saved rbp in bytes, for the same kinds; 0 where it is not saved.
     #[inline(always)]
     #[must_use]
     pub const fn bp_below_cfa(self) -> usize {
-        ((self.0 >> SLOT_SHIFT & 0xff) as usize) << 3
+        ((self.0 >> (KIND_BITS + self.offset_bits())) as usize) << 3
     }
 
     /// Offset from rbp of the word that holds the CFA, for [`Kind::Drap`].
@@ -163,8 +171,13 @@ impl Rule {
             reg::RBP => Kind::Rbp,
             _ => return None,
         };
-        let words = words(offset).filter(|&words| words < 1 << OFFSET_BITS)?;
-        Some(Self::new(kind, words, slot_below_cfa(row)?))
+        let (words, slot) = (words(offset)?, slot_below_cfa(row)?);
+        if words < 1 << OFFSET_BITS {
+            return Some(Self::new(kind, words, slot));
+        }
+        let fits = kind == Kind::Rsp && words < 1 << LARGE_OFFSET_BITS && slot < 8;
+        let bits = Kind::LargeRsp as u32 | words << KIND_BITS;
+        if fits { Some(Self(bits | slot << (KIND_BITS + LARGE_OFFSET_BITS))) } else { None }
     }
 
     /// A PLT entry's CFA depends on nothing but pc and rsp: so, for one pc, on rsp alone.

@@ -9,8 +9,9 @@ use super::cfi::Tables;
 use super::expression::{self, Inputs};
 use super::modules;
 use super::row::{Cfa, Place, Register, Row, reg};
-use super::unwind::{Frame, Pc, Step};
+use super::unwind::{Bp, Frame, Step};
 use core::cell::RefCell;
+use memscope_shared::record::{self, kind};
 
 /// Places of the registers in a `ucontext`, by DWARF number.
 const CONTEXT: [usize; reg::COUNT] =
@@ -48,8 +49,8 @@ impl Machine<'_> {
     fn register(&self, register: usize) -> Option<usize> {
         match register {
             reg::RSP => Some(self.frame.sp),
-            reg::RBP => Some(self.frame.bp),
-            reg::RA => Some(self.frame.pc),
+            reg::RBP => self.frame.bp.load(*self.bounds.try_borrow_mut().ok()?),
+            reg::RA => Some(self.frame.pc()),
             _ if self.frame.context != 0 => {
                 let place = self.frame.context.checked_add(*CONTEXT.get(register)?)?;
                 self.context_bounds.try_borrow_mut().ok()?.read(place)
@@ -90,20 +91,23 @@ impl Machine<'_> {
             Cfa::Unset => return None,
         };
         if row.register(reg::RA) == Register::Undefined {
-            return Some(Step::End);
+            return Some(Step::End(0));
         }
         let pc = self.caller(row.register(reg::RA), reg::RA, cfa)?;
         let sp = self.caller(row.register(reg::RSP), reg::RSP, cfa)?;
-        let bp = self.caller(row.register(reg::RBP), reg::RBP, cfa).unwrap_or(0);
+        let bp = Bp::known(self.caller(row.register(reg::RBP), reg::RBP, cfa).unwrap_or(0));
         if pc == 0 {
-            return Some(Step::End);
+            return Some(Step::End(0));
         }
         if signal {
             self.bounds.try_borrow_mut().ok()?.enter(sp);
         } else if sp <= self.frame.sp {
             return None;
         }
-        let kind = if signal { Pc::Exact } else { Pc::Return };
-        Some(Step::Caller(Frame { pc, sp, bp, kind, context: 0 }))
+        if pc as u64 > record::OPERAND_MASK {
+            return None;
+        }
+        let kind = if signal { kind::NODE_EXACT } else { kind::NODE };
+        Some(Step::Caller(Frame { key: record::head(kind, pc as u64), sp, bp, context: 0 }))
     }
 }

@@ -8,7 +8,7 @@
 //! 2. **The hash table.** Lines of eight `u64` entries (hash << 32 | id), one cache line each; the high
 //!    bits of the 32-bit hash choose the line, full lines run over into the next ones.
 //!
-//! Nodes lie in segments that double in size; they never move. The hash table is copied into one twice the size when it
+//! Nodes lie in chunks of 2 MiB, and never move. The hash table is copied into one twice the size when it
 //! is 5/8 full. As the line number is the top of the hash, lines 2n and 2n+1 of the new table take what line n of the
 //! old one held: the copy runs through both in order.
 //!
@@ -19,21 +19,23 @@
 //!
 //! **Memory** is private and reads as zero in a forked child: zero means empty everywhere, so a child starts with an
 //! empty trie, and with node 0, which the trie marks when it is first used, unmarked: that is how it is noticed.
-//! Large segments are aligned to 2 MiB and on huge pages where the system gives them.
+//! All chunks but the first (most programs need no other) are on huge pages where the system gives them.
 
 use crate::heap;
 use crate::sys::memory;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-const FIRST_SEGMENT_BITS: u32 = 12;
-const SEGMENTS: usize = (32 - FIRST_SEGMENT_BITS) as usize + 1;
 const HUGE_PAGE: usize = 2 << 20;
+/// Nodes of a chunk, as a power of two.
+const CHUNK_BITS: u32 = 17;
+const CHUNKS: usize = 1 << (32 - CHUNK_BITS);
 const LINE: usize = 8;
 const FIRST_LINES_BITS: u32 = 6;
 /// Lines that are looked at, from the first one on.
 const PROBES: usize = 16;
-const MARK: u64 = 1;
+/// Key of node 0 once the trie is used: no record has it.
+const MARK: u64 = u64::MAX;
 
 #[repr(C)]
 struct Node {
@@ -43,13 +45,12 @@ struct Node {
     hint: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Node>() == 16);
+const _: () = assert!(size_of::<Node>() << CHUNK_BITS == HUGE_PAGE);
 
 /// A trie. [`Trie::new`] is usable at once and maps memory when it is first asked.
 pub struct Trie {
     next: AtomicU32,
-    /// Each pointer is less by the ids before its segment, so that it is indexed by id.
-    segments: [AtomicPtr<Node>; SEGMENTS],
+    chunks: [AtomicPtr<Node>; CHUNKS],
     /// Address of the table's first line, and the binary logarithm of the number of its lines in the low bits.
     table: AtomicUsize,
     growing: AtomicU32,
@@ -129,27 +130,13 @@ fn hash(parent: u32, key: u64) -> u32 {
     ((mixed as u64) ^ (mixed >> 64) as u64).wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_shr(32) as u32
 }
 
-/// Number of the segment that holds an id.
-#[inline(always)]
-const fn segment_of(id: u32) -> usize {
-    (32 - (id >> FIRST_SEGMENT_BITS).leading_zeros()) as usize
-}
-
-/// First id and number of ids of a segment.
-const fn segment_range(segment: usize) -> (usize, usize) {
-    match segment {
-        0 => (0, 1 << FIRST_SEGMENT_BITS),
-        n => (1 << (FIRST_SEGMENT_BITS as usize + n - 1), 1 << (FIRST_SEGMENT_BITS as usize + n - 1)),
-    }
-}
-
 impl Trie {
     /// An empty trie.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             next: AtomicU32::new(1),
-            segments: [const { AtomicPtr::new(null_mut()) }; SEGMENTS],
+            chunks: [const { AtomicPtr::new(null_mut()) }; CHUNKS],
             table: AtomicUsize::new(0),
             growing: AtomicU32::new(0),
         }
@@ -160,8 +147,8 @@ impl Trie {
     /// To be called before [`Trie::child`] with parent 0; everything else follows from ids that were found after.
     #[inline]
     pub fn prepare(&self) -> Option<bool> {
-        let first = self.segments.first()?.load(Ordering::Acquire);
-        // SAFETY: a segment that is there is mapped for good, and node 0 is in the first one.
+        let first = self.chunks.first()?.load(Ordering::Acquire);
+        // SAFETY: a chunk that is there is mapped for good, and node 0 is in the first one.
         if !first.is_null() && unsafe { (*first).key.load(Ordering::Relaxed) } == MARK {
             return Some(false);
         }
@@ -170,11 +157,11 @@ impl Trie {
 
     #[cold]
     fn begin(&self) -> Option<bool> {
-        let first = self.segment(0)?;
+        let first = self.chunk(0)?;
         if self.table.load(Ordering::Acquire) == 0 {
             self.publish_table(0, Table::map(FIRST_LINES_BITS)?);
         }
-        // SAFETY: node 0 is in the first segment, which is mapped for good.
+        // SAFETY: node 0 is in the first chunk, which is mapped for good.
         let before = unsafe { (*first).key.swap(MARK, Ordering::AcqRel) };
         Some(before != MARK)
     }
@@ -193,9 +180,10 @@ impl Trie {
 
     #[inline(always)]
     fn node(&self, id: u32) -> &Node {
-        // SAFETY: ids are only known once their node's segment is there (id 0: after `prepare`), segments are
-        // mapped for good, and `segment_of` is below `SEGMENTS` for every u32.
-        unsafe { &*self.segments.get_unchecked(segment_of(id)).load(Ordering::Acquire).add(id as usize) }
+        let (chunk, index) = (id >> CHUNK_BITS, id & ((1 << CHUNK_BITS) - 1));
+        // SAFETY: ids are only known once their node's chunk is there (id 0: after `prepare`), chunks are
+        // mapped for good, and there is a pointer for every u32.
+        unsafe { &*self.chunks.get_unchecked(chunk as usize).load(Ordering::Acquire).add(index as usize) }
     }
 
     #[inline(always)]
@@ -208,9 +196,15 @@ impl Trie {
     #[inline(always)]
     pub fn child(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
         let hint = self.node(parent).hint.load(Ordering::Acquire);
-        if hint != 0 && self.is(hint, parent, key) {
+        // Node 0 is nobody's child: its key is no record's.
+        if self.is(hint, parent, key) {
             return hint;
         }
+        self.other_child(parent, key, emit)
+    }
+
+    #[inline(never)]
+    fn other_child(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
         let id = self.find(parent, key);
         if id == 0 {
             return self.add(parent, key, emit);
@@ -242,9 +236,10 @@ impl Trie {
     fn add(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
         let taken = self.next.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |id| id.checked_add(1));
         let Ok(id) = taken else { return 0 };
-        let Some(segment) = self.segment(segment_of(id)) else { return 0 };
-        // SAFETY: the segment holds this id and is mapped for good.
-        let node = unsafe { &*segment.add(id as usize) };
+        if self.chunk(id >> CHUNK_BITS).is_none() {
+            return 0;
+        }
+        let node = self.node(id);
         node.key.store(key, Ordering::Relaxed);
         node.parent.store(parent, Ordering::Relaxed);
         emit.emit(id, parent, key);
@@ -306,21 +301,19 @@ impl Trie {
         }
     }
 
-    /// A segment, biased to be indexed by id.
-    fn segment(&self, index: usize) -> Option<*mut Node> {
-        let slot = self.segments.get(index)?;
+    /// A chunk, mapped if it is not there yet.
+    fn chunk(&self, index: u32) -> Option<*mut Node> {
+        let slot = self.chunks.get(index as usize)?;
         let known = slot.load(Ordering::Acquire);
         if !known.is_null() {
             return Some(known);
         }
-        let (first, count) = segment_range(index);
-        let base = map(count * size_of::<Node>())?;
-        let biased = base.cast::<Node>().wrapping_sub(first);
-        match slot.compare_exchange(null_mut(), biased, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Some(biased),
+        let base = if index == 0 { heap::map_wiped(HUGE_PAGE)? } else { map(HUGE_PAGE)? };
+        match slot.compare_exchange(null_mut(), base.cast(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(base.cast()),
             Err(other) => {
                 // SAFETY: nobody else has seen the fresh mapping.
-                let _ = unsafe { memory::unmap(base, count * size_of::<Node>()) };
+                let _ = unsafe { memory::unmap(base, HUGE_PAGE) };
                 Some(other)
             }
         }
@@ -420,14 +413,5 @@ mod tests {
         assert_eq!(ids.len(), all.len());
         let distinct: HashSet<(u32, u64)> = all.iter().map(|node| (node.1, node.2)).collect();
         assert!(distinct.len() >= 50_100);
-    }
-
-    #[test]
-    fn segments_cover_every_id_once() {
-        for id in [0, 1, 4095, 4096, 8191, 8192, 1 << 20, (1 << 20) - 1, u32::MAX] {
-            let (first, count) = segment_range(segment_of(id));
-            assert!((first..first + count).contains(&(id as usize)));
-        }
-        assert_eq!(segment_of(u32::MAX) + 1, SEGMENTS);
     }
 }

@@ -17,29 +17,50 @@
 use super::bounds::Bounds;
 use super::rule::{self, Kind, Rule};
 use super::slow;
+use memscope_shared::record::{self, kind};
 
-/// How a pc was found.
+/// Where a frame's rbp is. Most frames don't need it, so it is loaded when one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pc {
-    /// A return address.
-    Return,
-    /// The pc of an interrupted instruction.
-    Exact,
-    /// A return address that a frame pointer led to.
-    Guessed,
+pub struct Bp {
+    /// Address of the word that holds it; 0 where `value` is it.
+    pub slot: usize,
+    /// The value, if there is no slot.
+    pub value: usize,
+}
+
+impl Bp {
+    /// A known value.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known(value: usize) -> Self {
+        Self { slot: 0, value }
+    }
+
+    /// Saved in the word at this address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn saved(slot: usize) -> Self {
+        Self { slot, value: 0 }
+    }
+
+    /// The value.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(self, bounds: &mut Bounds) -> Option<usize> {
+        if self.slot == 0 { Some(self.value) } else { bounds.read(self.slot) }
+    }
 }
 
 /// A frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it goes on.
-    pub pc: usize,
+    /// Where it goes on, and how that was found, as the first word of a node's record: `NODE` for a return address,
+    /// `NODE_EXACT` for an interrupted instruction, `NODE_GUESSED` where a frame pointer led.
+    pub key: u64,
     /// rsp at that point.
     pub sp: usize,
     /// rbp at that point.
-    pub bp: usize,
-    /// How `pc` was found.
-    pub kind: Pc,
+    pub bp: Bp,
     /// Behind a signal frame: the address of its `ucontext`, with all registers; else 0.
     pub context: usize,
 }
@@ -49,96 +70,151 @@ pub struct Frame {
 pub enum Step {
     /// The caller.
     Caller(Frame),
-    /// This was the outermost frame.
-    End,
+    /// This was the outermost frame. The word at this address, if it isn't 0, said so: a return address of 0.
+    End(usize),
     /// There is a caller, but it can't be found.
     Truncated,
 }
 
 impl Frame {
+    /// A frame of a return address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn returned(pc: usize, sp: usize, bp: Bp) -> Self {
+        Self { key: record::head(kind::NODE, pc as u64), sp, bp, context: 0 }
+    }
+
+    /// Where it goes on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pc(&self) -> usize {
+        record::operand(self.key) as usize
+    }
+
+    /// Whether `pc` is that of an interrupted instruction.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        record::kind_of(self.key) == kind::NODE_EXACT
+    }
+
     /// The address whose rule applies.
     #[inline(always)]
     #[must_use]
     pub const fn rule_address(&self) -> usize {
-        match self.kind {
-            Pc::Exact => self.pc,
-            Pc::Return | Pc::Guessed => self.pc.wrapping_sub(1),
-        }
+        self.pc().wrapping_sub(!self.is_exact() as usize)
     }
 
     /// Steps to the caller. `rules` finds rules, for the plausibility of guesses.
+    ///
+    /// Takes the frame by value, so that a walk's frame can stay in registers.
     #[inline(always)]
     #[must_use]
-    pub fn step(&self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
-        let cfa = match rule.kind() {
-            Kind::Rsp => self.sp.wrapping_add(rule.cfa_offset()),
-            Kind::Rbp => self.bp.wrapping_add(rule.cfa_offset()),
-            _ => return self.rare_step(rule, bounds, rules),
-        };
-        if cfa <= self.sp {
-            return Step::Truncated;
-        }
-        let Some(pc) = bounds.read(cfa.wrapping_sub(8)) else { return Step::Truncated };
-        let bp = match rule.bp_below_cfa() {
-            0 => self.bp,
-            below => match bounds.read(cfa.wrapping_sub(below)) {
-                Some(bp) => bp,
-                None => return Step::Truncated,
-            },
-        };
-        returned(pc, cfa, bp)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn rare_step(&self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
-        match rule.kind() {
-            Kind::End => Step::End,
-            Kind::Drap => self.drap_step(rule, bounds).unwrap_or(Step::Truncated),
-            Kind::Signal => self.signal_step(bounds).unwrap_or(Step::Truncated),
-            Kind::Unknown => self.guess(bounds, rules).map_or(Step::Truncated, Step::Caller),
-            Kind::Slow => slow::step(self, bounds).unwrap_or(Step::Truncated),
-            Kind::NotCode | Kind::Rsp | Kind::Rbp => Step::Truncated,
+    pub fn step(self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
+        match self.plain_step(rule, bounds) {
+            Some((pc, sp, bp)) => Step::Caller(Frame::returned(pc, sp, bp)),
+            None => self.rare_step(rule, bounds, rules),
         }
     }
 
-    fn drap_step(&self, rule: Rule, bounds: &mut Bounds) -> Option<Step> {
-        let cfa = bounds.read(self.bp.wrapping_add_signed(rule.drap_cfa_offset()))?;
-        let bp = bounds.read(self.bp.wrapping_add_signed(rule.drap_bp_offset()))?;
+    /// The steps of nearly all code: (return address, CFA, the caller's rbp). `None` for others, and those
+    /// that lead to no caller.
+    #[inline(always)]
+    #[must_use]
+    pub fn plain_step(self, rule: Rule, bounds: &mut Bounds) -> Option<(usize, usize, Bp)> {
+        let base = match rule.kind() {
+            Kind::Rsp => self.sp,
+            Kind::Rbp => self.bp.load(bounds)?,
+            _ => return None,
+        };
+        self.step_from(base, rule, bounds).filter(|&(pc, ..)| is_plausible(pc))
+    }
+
+    #[inline(always)]
+    fn step_from(self, base: usize, rule: Rule, bounds: &mut Bounds) -> Option<(usize, usize, Bp)> {
+        let cfa = base.wrapping_add(rule.cfa_offset());
         if cfa <= self.sp {
             return None;
         }
-        Some(returned(bounds.read(cfa.wrapping_sub(8))?, cfa, bp))
+        let pc = bounds.below(cfa)?;
+        let bp = match rule.bp_below_cfa() {
+            0 => self.bp,
+            below => Bp::saved(cfa.wrapping_sub(below)),
+        };
+        Some((pc, cfa, bp))
+    }
+
+    /// Any other step.
+    #[cold]
+    #[inline(never)]
+    pub fn rare_step(self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
+        match rule.kind() {
+            Kind::Rsp | Kind::LargeRsp => self.last_step(self.sp, rule, bounds),
+            Kind::Rbp => match self.bp.load(bounds) {
+                Some(bp) => self.last_step(bp, rule, bounds),
+                None => Step::Truncated,
+            },
+            Kind::End => Step::End(0),
+            Kind::Drap => self.drap_step(rule, bounds).unwrap_or(Step::Truncated),
+            Kind::Signal => self.signal_step(bounds).unwrap_or(Step::Truncated),
+            Kind::Unknown => self.guess(bounds, rules).map_or(Step::Truncated, Step::Caller),
+            Kind::Slow => slow::step(&self, bounds).unwrap_or(Step::Truncated),
+            Kind::NotCode => Step::Truncated,
+        }
+    }
+
+    /// A plain step that may lead to no caller.
+    fn last_step(self, base: usize, rule: Rule, bounds: &mut Bounds) -> Step {
+        self.step_from(base, rule, bounds).map_or(Step::Truncated, |(pc, cfa, bp)| returned(pc, cfa, bp))
+    }
+
+    fn drap_step(&self, rule: Rule, bounds: &mut Bounds) -> Option<Step> {
+        let bp = self.bp.load(bounds)?;
+        let cfa = bounds.read(bp.wrapping_add_signed(rule.drap_cfa_offset()))?;
+        if cfa <= self.sp {
+            return None;
+        }
+        let pc = bounds.below(cfa)?;
+        Some(returned(pc, cfa, Bp::saved(bp.wrapping_add_signed(rule.drap_bp_offset()))))
     }
 
     fn signal_step(&self, bounds: &mut Bounds) -> Option<Step> {
         let register = |bounds: &mut Bounds, offset| bounds.read(self.sp.wrapping_add(offset));
         let pc = register(bounds, rule::SIGNAL_RIP)?;
         let sp = register(bounds, rule::SIGNAL_RSP)?;
-        let bp = register(bounds, rule::SIGNAL_RBP)?;
+        let bp = Bp::known(register(bounds, rule::SIGNAL_RBP)?);
         bounds.enter(sp);
-        Some(Step::Caller(Frame { pc, sp, bp, kind: Pc::Exact, context: self.sp }))
+        let key = record::head(kind::NODE_EXACT, pc as u64);
+        Some(Step::Caller(Frame { key, sp, bp, context: self.sp }))
     }
 
     /// The caller by rbp, where that is plausible.
     fn guess(&self, bounds: &mut Bounds, mut rules: impl FnMut(usize) -> Rule) -> Option<Frame> {
         const FARTHEST: usize = 1 << 20;
-        if !self.bp.is_multiple_of(8) || self.bp < self.sp || self.bp - self.sp > FARTHEST {
+        let base = self.bp.load(bounds)?;
+        if !base.is_multiple_of(8) || base < self.sp || base - self.sp > FARTHEST {
             return None;
         }
-        let bp = bounds.read(self.bp)?;
-        let pc = bounds.read(self.bp + 8)?;
-        if pc == 0 || rules(pc.wrapping_sub(1)).kind() == Kind::NotCode {
+        let bp = Bp::known(bounds.read(base)?);
+        let pc = bounds.read(base + 8)?;
+        if !is_plausible(pc) || rules(pc.wrapping_sub(1)).kind() == Kind::NotCode {
             return None;
         }
-        Some(Frame { pc, sp: self.bp + 16, bp, kind: Pc::Guessed, context: 0 })
+        Some(Frame { key: record::head(kind::NODE_GUESSED, pc as u64), sp: base + 16, bp, context: 0 })
     }
 }
 
+/// Whether a return address can be one: not 0, and not more than a record can hold.
 #[inline(always)]
-fn returned(pc: usize, sp: usize, bp: usize) -> Step {
-    if pc == 0 {
-        return Step::End;
+const fn is_plausible(pc: usize) -> bool {
+    pc.wrapping_sub(1) < record::OPERAND_MASK as usize
+}
+
+/// The caller, by the return address below the CFA.
+fn returned(pc: usize, cfa: usize, bp: Bp) -> Step {
+    match pc {
+        0 => Step::End(cfa.wrapping_sub(8)),
+        pc if is_plausible(pc) => Step::Caller(Frame::returned(pc, cfa, bp)),
+        _ => Step::Truncated,
     }
-    Step::Caller(Frame { pc, sp, bp, kind: Pc::Return, context: 0 })
 }

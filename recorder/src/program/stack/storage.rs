@@ -1,0 +1,220 @@
+//! A thread's memory for captures: the recorded stack, the frames of a walk, and the memo.
+//!
+//! ```text
+//! +--------+-------------------------------------------------+----------------------------------+
+//! | memo   | s | recorded frames ->      ...  <- frames of a | words of the recorded frames ->  |
+//! |        |   | outermost first                 walk, leaf  |                                  |
+//! |        |   |                                 at the end  |                                  |
+//! +--------+-------------------------------------------------+----------------------------------+
+//!            s: a sentinel further out than every frame
+//! ```
+//!
+//! A walk puts its frames down from the end, and recording moves them to the front, from the outermost on: the
+//! array never needs more room than one of the two would alone. It grows by doubling; only touched pages cost
+//! memory.
+
+use super::memo::Memo;
+use super::rule::{self, Rule};
+use super::unwind::{Bp, Frame};
+use crate::heap;
+use crate::sys::memory;
+use core::mem::size_of;
+use core::ptr::{self, null_mut};
+use core::sync::atomic::{Ordering, compiler_fence};
+
+/// Frames that the first mapping has room for.
+const FIRST: usize = 1024;
+/// Most words that one step reads.
+const WORDS_A_FRAME: usize = 3;
+/// The bit of [`Recorded::words`] that says that the frame needs rbp.
+const NEEDS_BP: u32 = 1 << 31;
+/// Frames beyond this are given up: the number of words must leave [`NEEDS_BP`] free.
+const MOST: usize = 1 << 26;
+
+/// A frame of the recorded stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded {
+    /// pc and kind, as in the node's record.
+    pub key: u64,
+    /// rsp.
+    pub sp: usize,
+    /// rbp, 0 where it is not needed.
+    pub bp: usize,
+    /// The stack's id up to here.
+    pub id: u32,
+    words: u32,
+}
+
+/// A word that a step has read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Its address.
+    pub at: usize,
+    /// What was there.
+    pub value: usize,
+}
+
+/// A frame of a walk.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Walked {
+    /// pc and kind, as in the node's record.
+    pub key: u64,
+    /// rsp.
+    pub sp: usize,
+    bp: usize,
+    /// The rule's bits, and [`BP_IN_SLOT`].
+    rule: u32,
+}
+
+/// The bit of [`Walked::rule`] that says that `bp` is rbp's address.
+const BP_IN_SLOT: u32 = 1 << 31;
+const _: () = assert!(rule::BITS < 31);
+
+impl Walked {
+    /// A frame from which the walk goes on by this rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(frame: &Frame, rule: Rule) -> Self {
+        let Frame { key, sp, bp, .. } = *frame;
+        if bp.slot == 0 {
+            Self { key, sp, bp: bp.value, rule: rule.bits() }
+        } else {
+            Self { key, sp, bp: bp.slot, rule: rule.bits() | BP_IN_SLOT }
+        }
+    }
+
+    /// The rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        Rule::from_bits(self.rule & !BP_IN_SLOT)
+    }
+
+    /// Where rbp is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bp(&self) -> Bp {
+        if self.rule & BP_IN_SLOT != 0 { Bp::saved(self.bp) } else { Bp::known(self.bp) }
+    }
+}
+
+const _: () = assert!(size_of::<Recorded>() == 32 && size_of::<Walked>() == 32 && size_of::<Word>() == 16);
+
+impl Recorded {
+    /// A frame whose words, with all outer frames', are the first `words`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: u64, sp: usize, bp: Option<usize>, id: u32, words: usize) -> Self {
+        match bp {
+            Some(bp) => Self { key, sp, bp, id, words: words as u32 | NEEDS_BP },
+            None => Self { key, sp, bp: 0, id, words: words as u32 },
+        }
+    }
+
+    /// Number of words of this frame and all outer ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        (self.words & !NEEDS_BP) as usize
+    }
+
+    /// Whether what lies further out depends on rbp.
+    #[inline(always)]
+    #[must_use]
+    pub const fn needs_bp(&self) -> bool {
+        self.words & NEEDS_BP != 0
+    }
+}
+
+/// The memory; zero bytes are a valid, empty one.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Storage {
+    memos: *mut Memo,
+    frames: *mut Recorded,
+    words: *mut Word,
+    capacity: usize,
+}
+
+const fn bytes(capacity: usize) -> usize {
+    let frame = size_of::<Recorded>() + WORDS_A_FRAME * size_of::<Word>();
+    Memo::TABLE_BYTES + size_of::<Recorded>() + capacity * frame
+}
+
+impl Storage {
+    /// Number of frames that there is room for, recorded and walked together.
+    #[inline(always)]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The memo's table; null while nothing is mapped.
+    #[inline(always)]
+    pub const fn memos(&self) -> *mut Memo {
+        self.memos
+    }
+
+    /// The recorded frames. The one before the first is a sentinel: its rsp is above every other.
+    #[inline(always)]
+    pub const fn frames(&self) -> *mut Recorded {
+        self.frames
+    }
+
+    /// Their words.
+    #[inline(always)]
+    pub const fn words(&self) -> *mut Word {
+        self.words
+    }
+
+    /// The end of the array, from which a walk's frames are put down.
+    #[inline(always)]
+    pub const fn end(&self) -> *mut Walked {
+        self.frames.wrapping_add(self.capacity).cast()
+    }
+
+    /// Doubles the room, keeping `recorded` frames with `words` words and `walked` frames.
+    #[cold]
+    #[inline(never)]
+    pub fn grow(&mut self, recorded: usize, words: usize, walked: usize) -> Option<()> {
+        let capacity = if self.capacity == 0 { FIRST } else { self.capacity * 2 };
+        if capacity > MOST {
+            return None;
+        }
+        let memos = heap::map_wiped(bytes(capacity))?.cast::<Memo>();
+        let sentinel = memos.wrapping_byte_add(Memo::TABLE_BYTES).cast::<Recorded>();
+        // SAFETY: the sentinel's place in the new mapping.
+        unsafe { sentinel.write(Recorded { key: 0, sp: usize::MAX, bp: 0, id: 0, words: 0 }) };
+        let frames = sentinel.wrapping_add(1);
+        let new = Self { memos, frames, words: frames.wrapping_add(capacity).cast(), capacity };
+        if !self.memos.is_null() {
+            // SAFETY: the old parts are in use up to these numbers, the new mapping is larger and apart.
+            unsafe {
+                ptr::copy_nonoverlapping(self.memos.cast::<u8>(), new.memos.cast(), Memo::TABLE_BYTES);
+                ptr::copy_nonoverlapping(self.frames, new.frames, recorded);
+                ptr::copy_nonoverlapping(self.words, new.words, words);
+                ptr::copy_nonoverlapping(self.end().sub(walked), new.end().sub(walked), walked);
+            }
+        }
+        let mut old = Self { ..*self };
+        self.memos = new.memos;
+        self.frames = new.frames;
+        self.words = new.words;
+        // Last: should a signal handler jump out of here, the arrays are at least as large as the capacity says.
+        compiler_fence(Ordering::SeqCst);
+        self.capacity = new.capacity;
+        old.release();
+        Some(())
+    }
+
+    /// Gives the memory back.
+    pub fn release(&mut self) {
+        if !self.memos.is_null() {
+            // SAFETY: the mapping is ours, and forgotten here.
+            let _ = unsafe { memory::unmap(self.memos.cast(), bytes(self.capacity)) };
+        }
+        *self = Self { memos: null_mut(), frames: null_mut(), words: null_mut(), capacity: 0 };
+    }
+}
