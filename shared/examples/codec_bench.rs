@@ -9,11 +9,11 @@
 //! ```
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memscope_shared::record::{Records, head, kind, kind_of};
 use memscope_shared::trace::frame::{FRAME_HEADER_BYTES, FrameHeader};
-use memscope_shared::trace::{Block, Encoder, EventBuf, Zstd};
+use memscope_shared::trace::{Block, Compress, Encoder, EventBuf, Zstd};
 
 /// Events of each made-up stream.
 const EVENTS: u64 = 2_000_000;
@@ -28,7 +28,10 @@ fn main() -> ExitCode {
             _ => files.push(arg),
         }
     }
-    println!("{:24} {:>10} {:>8} {:>12} {:>12}", "stream", "events", "B/event", "encode M/s", "decode M/s");
+    println!(
+        "{:24} {:>10} {:>8} {:>12} {:>12} {:>12}",
+        "stream", "events", "B/event", "encode M/s", "decode M/s", "rows M/s"
+    );
     if files.is_empty() {
         for (name, rows) in [("churn", churn(0)), ("nested", nested()), ("handed on", churn(1))] {
             measure(name, &rows, block, unit);
@@ -49,24 +52,36 @@ fn measure(name: &str, rows: &[u64], block: usize, unit: u32) {
     let Some(mut zstd) = Zstd::new() else { return };
     let mut encoder = Encoder::new();
     encoder.set_unit(unit);
-    let (mut buf, mut out) = (EventBuf::new(), Vec::new());
+    let (mut buf, mut out, mut out_of_rows) = (EventBuf::new(), Vec::new(), Vec::new());
     let (mut encoding, mut decoding) = (Duration::ZERO, Duration::ZERO);
-    let (mut events, mut bytes) = (0u64, 0u64);
+    let (mut events, mut bytes, mut plain) = (0u64, 0u64, Duration::ZERO);
     for rows in blocks(rows, block) {
         out.clear();
-        let start = Instant::now();
+        let start = cpu_time();
         encoder.encode(&mut zstd, Block { stream: 1, thread: 1, position: 0 }, rows, &mut out);
-        encoding += start.elapsed();
+        encoding += cpu_time().saturating_sub(start);
         bytes += out.len() as u64;
         events += Records::new(rows).filter(|r| is_event(r)).count() as u64;
-        let start = Instant::now();
+        let raw: Vec<u8> = rows.iter().flat_map(|word| word.to_le_bytes()).collect();
+        out_of_rows.clear();
+        let start = cpu_time();
+        assert!(zstd.compress(&raw, &mut out_of_rows));
+        plain += cpu_time().saturating_sub(start);
+        let start = cpu_time();
         let words = decode(&mut buf, &out);
-        decoding += start.elapsed();
+        decoding += cpu_time().saturating_sub(start);
         assert_eq!(words, rows.len(), "{name} does not come back");
     }
     let rate = |time: Duration| events as f64 / time.as_secs_f64() / 1e6;
     let size = bytes as f64 / events as f64;
-    println!("{name:24.24} {events:10} {size:8.3} {:12.1} {:12.1}", rate(encoding), rate(decoding));
+    let (encoding, decoding, plain) = (rate(encoding), rate(decoding), rate(plain));
+    println!("{name:24.24} {events:10} {size:8.3} {encoding:12.1} {decoding:12.1} {plain:12.1}");
+}
+
+/// Processor time of this thread, which other work on the machine changes little.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Decodes the frames in `bytes`; gives their words.

@@ -305,7 +305,8 @@ impl Job<'_> {
 
     fn kind(&self, header: Option<&SpoolHeader>) -> (EndKind, Option<i32>, Option<i32>) {
         let exited = header.is_some_and(|h| h.exit_called != 0);
-        let status = header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
+        let status =
+            header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
         if self.replaced {
             (EndKind::Exec, None, None)
         } else if let Some(signal) = self.ending.signal {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::codec;
-use super::codec::columns::{self, Columns, Stored};
+use super::codec::columns::{self, Stored, column};
 use super::codec::join::Joiner;
 use super::frame::{FrameHeader, MAX_PAYLOAD_BYTES};
 use crate::record::Records;
@@ -45,7 +45,7 @@ impl std::error::Error for DecodeError {}
 pub struct EventBuf {
     pub(super) payload: Vec<u8>,
     words: Vec<u64>,
-    columns: Columns,
+    columns: [Vec<u8>; column::COUNT],
     joiner: Joiner,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
@@ -129,7 +129,7 @@ impl EventBuf {
         let limit = words * 16;
         let stored =
             columns::read(&self.payload, limit).ok_or(DecodeError::Malformed("lengths of columns"))?;
-        if stored[columns::column::OP].len > words / 2 {
+        if stored[column::OP].len > words / 2 {
             return Err(DecodeError::Malformed("more records than words"));
         }
         for (column, stored) in self.columns.iter_mut().zip(stored) {

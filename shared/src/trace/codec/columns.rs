@@ -45,8 +45,137 @@ pub mod column {
 /// Shorter columns are not worth compressing.
 const MIN_COMPRESSED: usize = 24;
 
+/// A column that grows. Numbers are written into room that is there already.
+#[derive(Clone, Debug, Default)]
+pub struct Column {
+    /// What was written, and room behind it.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Column {
+    /// Empties it; its memory stays.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, wanted: usize) {
+        let more = self.bytes.len().max(wanted).max(256);
+        self.bytes.resize(self.bytes.len() + more, 0);
+    }
+
+    /// Appends a byte.
+    #[inline(always)]
+    pub fn push(&mut self, byte: u8) {
+        if self.len == self.bytes.len() {
+            self.grow(1);
+        }
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// Appends a number.
+    #[inline(always)]
+    pub fn put(&mut self, value: u64) {
+        if value >> 14 == 0
+            && let Some(room) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut)
+        {
+            // One or two bytes, without a branch between them.
+            let two = u16::from(value > 0x7f);
+            let (low, high) = (value as u16 & 0x7f, value as u16 >> 7);
+            *room = (low | two << 7 | high << 8).to_le_bytes();
+            self.len += 1 + usize::from(two);
+        } else {
+            self.put_long(value);
+        }
+    }
+
+    #[inline(never)]
+    fn put_long(&mut self, value: u64) {
+        if self.bytes.len() < self.len + varint::MAX_BYTES {
+            self.grow(varint::MAX_BYTES);
+        }
+        self.len += varint::put_at(&mut self.bytes[self.len..], value);
+    }
+
+    /// Appends bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.bytes.len() < self.len + bytes.len() {
+            self.grow(bytes.len());
+        }
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
+/// Reads a column from its front.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `bytes`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// What was not yet read.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Takes a byte.
+    #[inline(always)]
+    pub fn byte(&mut self) -> Option<u8> {
+        let (&first, rest) = self.bytes.split_first()?;
+        self.bytes = rest;
+        Some(first)
+    }
+
+    /// Takes a number.
+    #[inline(always)]
+    pub fn number(&mut self) -> Option<u64> {
+        if let Some(&bytes) = self.bytes.first_chunk::<4>()
+            && let Some((value, len)) = varint::gather(u32::from_le_bytes(bytes))
+        {
+            self.bytes = &self.bytes[len..];
+            return Some(u64::from(value));
+        }
+        self.long()
+    }
+
+    #[inline(never)]
+    fn long(&mut self) -> Option<u64> {
+        varint::take(&mut self.bytes)
+    }
+
+    /// A little-endian word `at` words ahead, without taking it.
+    #[inline]
+    #[must_use]
+    pub fn word(&self, at: usize) -> Option<u64> {
+        let bytes = self.bytes.get(at * 8..at * 8 + 8)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    }
+
+    /// Skips `words` words, or to the end.
+    pub fn skip_words(&mut self, words: usize) {
+        self.bytes = self.bytes.get(words * 8..).unwrap_or(&[]);
+    }
+}
+
 /// All columns of a block.
-pub type Columns = [Vec<u8>; column::COUNT];
+pub type Columns = [Column; column::COUNT];
 
 /// Appends `columns` to `out`; `packed` is scratch.
 pub fn write<C: Compress + ?Sized>(
@@ -56,7 +185,7 @@ pub fn write<C: Compress + ?Sized>(
     out: &mut Vec<u8>,
 ) {
     packed.clear();
-    for column in columns {
+    for column in columns.iter().map(Column::as_slice) {
         let start = packed.len();
         let shrunk = column.len() >= MIN_COMPRESSED
             && compress.compress(column, packed)
@@ -108,17 +237,47 @@ mod tests {
     use crate::trace::encode::Uncompressed;
 
     #[test]
+    fn what_is_written_is_read() {
+        let mut rng = crate::trace::testing::Rng(6);
+        for _ in 0..200 {
+            let (mut column, mut numbers) = (Column::default(), Vec::new());
+            for _ in 0..rng.below(3000) {
+                let number = rng.any();
+                numbers.push(number);
+                column.put(number);
+                if number & 3 == 0 {
+                    column.push(number as u8);
+                } else if number & 7 == 1 {
+                    column.extend(&number.to_le_bytes());
+                }
+            }
+            let mut reader = Reader::new(column.as_slice());
+            for number in numbers {
+                assert_eq!(reader.number(), Some(number));
+                if number & 3 == 0 {
+                    assert_eq!(reader.byte(), Some(number as u8));
+                } else if number & 7 == 1 {
+                    assert_eq!(reader.word(0), Some(number));
+                    reader.skip_words(1);
+                }
+            }
+            assert!(reader.rest().is_empty());
+            assert_eq!((reader.number(), reader.byte(), reader.word(0)), (None, None, None));
+        }
+    }
+
+    #[test]
     fn columns_come_back() {
         let mut columns = Columns::default();
         for (i, column) in columns.iter_mut().enumerate() {
-            column.resize(i * 20, i as u8);
+            column.extend(&vec![i as u8; i * 20]);
         }
         let (mut packed, mut out) = (Vec::new(), Vec::new());
         write(&columns, &mut Uncompressed, &mut packed, &mut out);
-        let limit = columns.iter().map(Vec::len).sum();
+        let limit = columns.iter().map(|column| column.as_slice().len()).sum();
         let read_back = read(&out, limit).unwrap();
         for (column, stored) in columns.iter().zip(read_back) {
-            assert_eq!((stored.len, stored.bytes), (column.len(), &column[..]));
+            assert_eq!((stored.len, stored.bytes), (column.as_slice().len(), column.as_slice()));
         }
         assert!(read(&out, limit - 1).is_none());
         for cut in 0..out.len() {

@@ -1,10 +1,10 @@
 //! Columns back to records: the mirror of [`super::split`].
 
-use super::columns::column;
+use super::columns::{Reader, column};
 use super::op;
 use super::predict::{Allocation, Freed, UNNAMED, class, units};
 use super::split::State;
-use super::varint::{take, unzigzag};
+use super::varint::unzigzag;
 use crate::record::{OPERAND_MASK, head, kind, length};
 
 /// Puts records together, block by block.
@@ -16,7 +16,7 @@ pub struct Joiner {
 
 /// A block being put together.
 struct Block<'a> {
-    columns: [&'a [u8]; column::COUNT],
+    columns: [Reader<'a>; column::COUNT],
     freed: &'a mut Freed,
     allocations: &'a mut Vec<Allocation>,
     state: State,
@@ -32,7 +32,7 @@ impl Joiner {
         self.freed.reset();
         self.allocations.clear();
         let mut block = Block {
-            columns,
+            columns: columns.map(Reader::new),
             freed: &mut self.freed,
             allocations: &mut self.allocations,
             state: State::default(),
@@ -42,8 +42,8 @@ impl Joiner {
             block.record(op, out)?;
         }
         // What is left over belongs to no record.
-        block.columns[column::OP] = &[];
-        block.columns.iter().all(|column| column.is_empty()).then_some(())
+        block.columns[column::OP] = Reader::default();
+        block.columns.iter().all(|column| column.rest().is_empty()).then_some(())
     }
 }
 
@@ -89,7 +89,7 @@ impl Block<'_> {
 
     #[inline(always)]
     fn take(&mut self, column: usize) -> Option<u64> {
-        take(&mut self.columns[column])
+        self.columns[column].number()
     }
 
     #[inline(always)]
@@ -134,7 +134,7 @@ impl Block<'_> {
     fn end_named(&mut self, kind: u8, number: usize, out: &mut Vec<u64>) -> Option<()> {
         let allocation = *self.allocations.get(number)?;
         self.state.ended_number = number as u32;
-        self.ended(kind, allocation.address, allocation.class as usize, out)
+        self.ended(kind, allocation.address(), allocation.class(), out)
     }
 
     fn end_unnamed(&mut self, kind: u8, shift: u32, out: &mut Vec<u64>) -> Option<()> {
@@ -176,8 +176,7 @@ impl Block<'_> {
             0 => self.missed(4, units)?,
             op::miss::BYTES => self.missed(0, units)?,
             op::miss::UNNAMED => {
-                let (&age, rest) = self.columns[column::UNNAMED].split_first()?;
-                self.columns[column::UNNAMED] = rest;
+                let age = self.columns[column::UNNAMED].byte()?;
                 self.freed.take(UNNAMED, age)?
             }
             _ => return None,
@@ -226,7 +225,7 @@ impl Block<'_> {
     /// Notes the allocation and reads its stack.
     #[inline(always)]
     fn allocated(&mut self, address: u64, class: usize) -> Option<u32> {
-        self.allocations.push(Allocation { address, class: class as u32 });
+        self.allocations.push(Allocation::new(address, class));
         self.state.stack = self.state.stack.wrapping_add(self.signed(column::STACK)? as u32);
         Some(self.state.stack)
     }
@@ -240,33 +239,23 @@ impl Block<'_> {
         Some(())
     }
 
-    /// A word of the column of other words, `at` words ahead.
-    fn other_word(&self, at: usize) -> Option<u64> {
-        let bytes = self.columns[column::OTHER].get(at * 8..at * 8 + 8)?;
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
-    }
-
-    fn skip_other(&mut self, words: usize) {
-        self.columns[column::OTHER] = self.columns[column::OTHER].get(words * 8..).unwrap_or(&[]);
-    }
-
     fn other(&mut self, out: &mut Vec<u64>) -> Option<()> {
         let start = out.len();
         // The first two words tell the length.
-        out.extend_from_slice(&[self.other_word(0)?, self.other_word(1)?]);
+        out.extend_from_slice(&[self.columns[column::OTHER].word(0)?, self.columns[column::OTHER].word(1)?]);
         let words = match crate::record::kind_of(out[start]) & 7 {
             7 => (out[start + 1] & 0xffff) as usize,
             n => usize::from(n),
         };
         for at in 2..words {
-            out.push(self.other_word(at)?);
+            out.push(self.columns[column::OTHER].word(at)?);
         }
-        self.skip_other(words);
+        self.columns[column::OTHER].skip_words(words);
         length(&out[start..]).filter(|&n| n == words).map(|_| ())
     }
 
     fn other_stamped(&mut self, out: &mut Vec<u64>) -> Option<()> {
-        let w0 = self.other_word(0)?;
+        let w0 = self.columns[column::OTHER].word(0)?;
         let words = usize::from(crate::record::kind_of(w0) & 7);
         if !(2..=6).contains(&words) {
             return None;
@@ -274,9 +263,9 @@ impl Block<'_> {
         let stamp = self.stamp(column::START_TIME)?;
         out.extend_from_slice(&[w0, stamp]);
         for at in 1..words - 1 {
-            out.push(self.other_word(at)?);
+            out.push(self.columns[column::OTHER].word(at)?);
         }
-        self.skip_other(words - 1);
+        self.columns[column::OTHER].skip_words(words - 1);
         Some(())
     }
 }

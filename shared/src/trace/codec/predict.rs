@@ -23,18 +23,61 @@ pub const fn class(units: u64) -> usize {
     units as usize % CLASSES
 }
 
-/// A list of freed blocks: a ring of [`DEPTH`] addresses, the newest at `top`.
+/// Recently freed blocks by class: for each, a ring of [`DEPTH`] addresses.
+#[derive(Clone, Debug)]
+pub struct Freed {
+    rings: Vec<Ring>,
+    ends: Vec<Ends>,
+}
+
+/// Addresses, and 32 bits of each to search by.
 #[derive(Clone, Debug)]
 struct Ring {
-    slots: [u64; DEPTH],
+    addresses: [u64; DEPTH],
+    tags: [u32; DEPTH],
+}
+
+impl Ring {
+    const EMPTY: Self = Self { addresses: [0; DEPTH], tags: [0; DEPTH] };
+
+    #[inline(always)]
+    const fn tag(address: u64) -> u32 {
+        (address >> 4) as u32
+    }
+
+    #[inline(always)]
+    const fn set(&mut self, slot: usize, address: u64) {
+        self.addresses[slot] = address;
+        self.tags[slot] = Self::tag(address);
+    }
+
+    /// Bit n is set where slot n may hold `address`.
+    #[inline(always)]
+    fn matches(&self, address: u64) -> u32 {
+        let tag = Self::tag(address);
+        let bit = |(slot, &other): (usize, &u32)| u32::from(other == tag) << slot;
+        self.tags.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
+    }
+}
+
+/// Where a ring's newest address is, and how many there are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
     top: u8,
     len: u8,
 }
 
-/// Recently freed blocks by class.
-#[derive(Clone, Debug)]
-pub struct Freed {
-    rings: Vec<Ring>,
+impl Ends {
+    #[inline(always)]
+    const fn slot(self, age: u8) -> usize {
+        self.top.wrapping_sub(age) as usize % DEPTH
+    }
+
+    #[inline(always)]
+    const fn drop_newest(&mut self) {
+        self.top = self.top.wrapping_sub(1);
+        self.len -= 1;
+    }
 }
 
 impl Default for Freed {
@@ -44,91 +87,122 @@ impl Default for Freed {
 }
 
 impl Freed {
-    /// Empty; 280 KiB.
+    /// Empty; 390 KiB.
     #[must_use]
     pub fn new() -> Self {
-        Self { rings: vec![Ring { slots: [0; DEPTH], top: 0, len: 0 }; CLASSES + 1] }
+        Self { rings: vec![Ring::EMPTY; CLASSES + 1], ends: vec![Ends::default(); CLASSES + 1] }
     }
 
     /// Forgets everything.
     pub fn reset(&mut self) {
-        for ring in &mut self.rings {
-            ring.len = 0;
-        }
+        self.ends.fill(Ends::default());
+    }
+
+    #[inline(always)]
+    fn ring(&mut self, class: usize) -> Option<(&mut Ring, &mut Ends)> {
+        self.rings.get_mut(class).zip(self.ends.get_mut(class))
     }
 
     /// A block of `class` was freed.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, class: usize, address: u64) {
-        let Some(ring) = self.rings.get_mut(class) else { return };
-        ring.top = ring.top.wrapping_add(1);
-        ring.slots[usize::from(ring.top) % DEPTH] = address;
-        ring.len = (ring.len + 1).min(DEPTH as u8);
+        let Some((ring, ends)) = self.ring(class) else { return };
+        ends.top = ends.top.wrapping_add(1);
+        ends.len = (ends.len + 1).min(DEPTH as u8);
+        ring.set(ends.slot(0), address);
     }
 
-    /// How many blocks of `class` were freed after the one at `address`, if it is on the list.
-    #[inline]
-    #[must_use]
-    pub fn find(&self, class: usize, address: u64) -> Option<u8> {
-        let ring = self.rings.get(class)?;
-        (0..ring.len).find(|&age| ring.slots[ring.slot(age)] == address)
+    /// Takes the block at `address` off the list of `class`; gives how many others were freed after it.
+    #[inline(always)]
+    pub fn find(&mut self, class: usize, address: u64) -> Option<u8> {
+        let (ring, ends) = self.ring(class)?;
+        if ends.len > 0 && ring.addresses[ends.slot(0)] == address {
+            ends.drop_newest();
+            return Some(0);
+        }
+        self.find_older(class, address)
+    }
+
+    #[inline(never)]
+    fn find_older(&mut self, class: usize, address: u64) -> Option<u8> {
+        let (ring, ends) = self.ring(class)?;
+        // The slots from the newest on, one bit each.
+        let by_age = ring.matches(address).reverse_bits().rotate_left(u32::from(ends.top) + 1);
+        let age = by_age.trailing_zeros() as u8;
+        if age >= ends.len || ring.addresses[ends.slot(age)] != address {
+            return None;
+        }
+        self.take(class, age);
+        Some(age)
     }
 
     /// Takes the block off the list of `class` that `age` others were freed after.
-    #[inline]
+    #[inline(always)]
     pub fn take(&mut self, class: usize, age: u8) -> Option<u64> {
-        let ring = self.rings.get_mut(class)?;
-        if age >= ring.len {
+        let (ring, ends) = self.ring(class)?;
+        if age >= ends.len {
             return None;
         }
-        let address = ring.slots[ring.slot(age)];
+        let address = ring.addresses[ends.slot(age)];
         for newer in (0..age).rev() {
-            ring.slots[ring.slot(newer + 1)] = ring.slots[ring.slot(newer)];
+            ring.set(ends.slot(newer + 1), ring.addresses[ends.slot(newer)]);
         }
-        ring.top = ring.top.wrapping_sub(1);
-        ring.len -= 1;
+        ends.drop_newest();
         Some(address)
     }
 
     /// Takes the newest block off the list if it is this one.
-    #[inline]
     pub fn take_back(&mut self, class: usize, address: u64) {
-        let Some(ring) = self.rings.get_mut(class) else { return };
-        if ring.len > 0 && ring.slots[ring.slot(0)] == address {
-            ring.top = ring.top.wrapping_sub(1);
-            ring.len -= 1;
+        let Some((ring, ends)) = self.ring(class) else { return };
+        if ends.len > 0 && ring.addresses[ends.slot(0)] == address {
+            ends.drop_newest();
         }
     }
 }
 
-impl Ring {
-    #[inline(always)]
-    fn slot(&self, age: u8) -> usize {
-        usize::from(self.top.wrapping_sub(age)) % DEPTH
-    }
-}
-
-/// An allocation of the block of records.
+/// An allocation of the block of records: `address << 10 | class`.
+///
+/// Addresses above 2^54 lose their upper bits; no allocator gives them, and the encoder compares.
 #[derive(Clone, Copy, Debug)]
-pub struct Allocation {
+pub struct Allocation(u64);
+
+impl Allocation {
+    const CLASS_BITS: u32 = CLASSES.ilog2();
+
+    /// Packs the two.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(address: u64, class: usize) -> Self {
+        Self(address << Self::CLASS_BITS | (class % CLASSES) as u64)
+    }
+
     /// Its address.
-    pub address: u64,
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self) -> u64 {
+        self.0 >> Self::CLASS_BITS
+    }
+
     /// Class of its size.
-    pub class: u32,
+    #[inline(always)]
+    #[must_use]
+    pub const fn class(self) -> usize {
+        self.0 as usize % CLASSES
+    }
 }
 
 /// Finds the latest allocation at an address, without clearing anything between blocks.
 ///
-/// A slot holds `address / 16 << 20 | number % 2^20`, four slots share a bucket. What is found is
-/// only a candidate: the caller compares the address with that of the allocation of this number. So old slots
-/// need not be cleared, and where a bucket overflows, an allocation is merely not found.
+/// A slot holds `address / 16 << 20 | number`, or 0; four slots share a bucket, the newest first. What is
+/// found is only a candidate: the caller compares the address with that of the allocation of this number. So old
+/// slots need not be cleared, and where a bucket overflows, an allocation is merely not found.
 #[derive(Clone, Debug)]
 pub struct Index {
     buckets: Vec<[u64; 4]>,
-    turn: u8,
 }
 
 const NUMBER_BITS: u32 = 20;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
 const BUCKET_BITS: u32 = 15;
 
 /// Most allocations that a block can hold, so that numbers are told apart.
@@ -144,39 +218,39 @@ impl Index {
     /// Empty; 1 MiB.
     #[must_use]
     pub fn new() -> Self {
-        Self { buckets: vec![[0; 4]; 1 << BUCKET_BITS], turn: 0 }
+        Self { buckets: vec![[0; 4]; 1 << BUCKET_BITS] }
     }
 
     /// Bucket and the upper part of the slot; addresses that no allocator gives may collide.
+    ///
+    /// Neighbours on the heap are neighbours here: most programs use few cache lines of the index then, which
+    /// matters more than an even spread. Each 2 MiB of the heap get an order of their own.
     #[inline(always)]
     const fn place(address: u64) -> (usize, u64) {
-        let hash = (address >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        ((hash >> (64 - BUCKET_BITS)) as usize, address >> 4 << NUMBER_BITS)
+        let region = (address >> (BUCKET_BITS + 6)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS);
+        let bucket = (address >> 6 ^ region) as usize % (1 << BUCKET_BITS);
+        (bucket, address >> 4 << NUMBER_BITS)
     }
 
     /// Notes allocation `number` at `address`.
-    #[inline]
+    #[inline(always)]
     pub fn insert(&mut self, address: u64, number: u32) {
         let (bucket, tag) = Self::place(address);
         let slots = &mut self.buckets[bucket];
-        let same = |slot: &u64| slot >> NUMBER_BITS << NUMBER_BITS == tag;
-        let slot = slots.iter().position(same).or_else(|| slots.iter().position(|&slot| slot == 0));
-        let slot = slot.unwrap_or_else(|| {
-            self.turn = self.turn.wrapping_add(1);
-            usize::from(self.turn % 4)
-        });
-        slots[slot] = tag | u64::from(number) & ((1 << NUMBER_BITS) - 1);
+        *slots = [tag | u64::from(number) & NUMBER_MASK, slots[0], slots[1], slots[2]];
     }
 
     /// Takes out a candidate for the number of the latest allocation at `address`.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, address: u64) -> Option<u32> {
         let (bucket, tag) = Self::place(address);
         let slots = &mut self.buckets[bucket];
-        let slot =
-            slots.iter_mut().find(|slot| **slot != 0 && **slot >> NUMBER_BITS << NUMBER_BITS == tag)?;
-        let number = *slot as u32 & ((1 << NUMBER_BITS) - 1);
-        *slot = 0;
+        let found = slots.iter().position(|&slot| slot & !NUMBER_MASK == tag)?;
+        let number = (slots[found] & NUMBER_MASK) as u32;
+        for slot in found..3 {
+            slots[slot] = slots[slot + 1];
+        }
+        slots[3] = 0;
         Some(number)
     }
 }
@@ -189,19 +263,18 @@ mod tests {
     fn freed_blocks_come_back_last_in_first_out() {
         let mut freed = Freed::new();
         for address in 1..=40 {
-            freed.push(3, address);
+            freed.push(3, address * 16);
         }
-        assert_eq!(freed.find(3, 8), None);
-        assert_eq!(freed.find(3, 9), Some(31));
-        assert_eq!(freed.find(4, 9), None);
-        assert_eq!(freed.take(3, 31), Some(9));
+        assert_eq!(freed.find(3, 8 * 16), None);
+        assert_eq!(freed.find(4, 9 * 16), None);
+        assert_eq!(freed.find(3, 9 * 16), Some(31));
         assert_eq!(freed.take(3, 31), None);
-        assert_eq!(freed.take(3, 2), Some(38));
-        assert_eq!(freed.take(3, 2), Some(37));
-        assert_eq!(freed.take(3, 0), Some(40));
-        freed.take_back(3, 38);
-        freed.take_back(3, 39);
-        assert_eq!(freed.take(3, 0), Some(36));
+        assert_eq!(freed.take(3, 2), Some(38 * 16));
+        assert_eq!(freed.take(3, 2), Some(37 * 16));
+        assert_eq!(freed.take(3, 0), Some(40 * 16));
+        freed.take_back(3, 38 * 16);
+        freed.take_back(3, 39 * 16);
+        assert_eq!(freed.take(3, 0), Some(36 * 16));
         freed.reset();
         assert_eq!(freed.take(3, 0), None);
         assert_eq!(freed.take(CLASSES + 1, 0), None);
@@ -212,16 +285,27 @@ mod tests {
         let mut rng = crate::trace::testing::Rng(4);
         let (mut freed, mut plain) = (Freed::new(), Vec::new());
         for i in 0..20_000u64 {
-            if rng.chance(2) {
-                freed.push(UNNAMED, i);
-                plain.push(i);
-                plain.drain(..plain.len().saturating_sub(DEPTH));
-            } else {
-                let age = rng.below(DEPTH as u64) as usize;
-                let expected = plain.len().checked_sub(age + 1).map(|at| plain.remove(at));
-                assert_eq!(freed.take(UNNAMED, age as u8), expected);
+            let age = rng.below(DEPTH as u64) as usize;
+            let at = plain.len().checked_sub(age + 1);
+            match rng.below(4) {
+                0 | 1 => {
+                    freed.push(UNNAMED, i * 16);
+                    plain.push(i * 16);
+                    plain.drain(..plain.len().saturating_sub(DEPTH));
+                }
+                2 => assert_eq!(freed.take(UNNAMED, age as u8), at.map(|at| plain.remove(at))),
+                _ => {
+                    let Some(at) = at else { continue };
+                    assert_eq!(freed.find(UNNAMED, plain.remove(at)), Some(age as u8));
+                }
             }
         }
+    }
+
+    #[test]
+    fn allocations_keep_address_and_class() {
+        let allocation = Allocation::new(0x7fff_ffff_fff0, 1023);
+        assert_eq!((allocation.address(), allocation.class()), (0x7fff_ffff_fff0, 1023));
     }
 
     #[test]
@@ -232,7 +316,8 @@ mod tests {
         }
         index.insert(48, 2000);
         assert_eq!(index.remove(48), Some(2000));
-        assert_eq!(index.remove(48), None);
+        assert_eq!(index.remove(32), None);
+        assert_eq!(index.remove(1000 * 48), None);
         let found = (2..1000).filter(|&number| index.remove(u64::from(number) * 48) == Some(number)).count();
         assert!(found > 990, "{found}");
     }

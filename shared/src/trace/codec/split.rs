@@ -3,7 +3,7 @@
 use super::columns::{Columns, column};
 use super::op;
 use super::predict::{Allocation, Freed, Index, UNNAMED, class, units};
-use super::varint::{put, zigzag};
+use super::varint::zigzag;
 use crate::record::{kind, kind_of, length, operand};
 
 /// Splits records into columns, block by block.
@@ -92,18 +92,19 @@ impl Splitter {
     /// Takes records until `rows` ends, holds no record any more, or the block is full; gives the words
     /// that it took.
     pub fn take(&mut self, rows: &[u64], summary: &mut Summary) -> usize {
-        let mut at = 0;
-        while let Some(&w0) = rows.get(at) {
-            if summary.words >= super::MAX_BLOCK_WORDS {
-                break;
-            }
-            let rest = &rows[at..];
-            let Some(words) = self.record(w0, rest, summary) else { break };
-            at += words;
-            summary.words += words;
-            summary.records += 1;
+        let room = super::MAX_BLOCK_WORDS.saturating_sub(summary.words);
+        let (mut rest, mut records) = (rows, 0);
+        while let Some(&w0) = rest.first()
+            && rows.len() - rest.len() < room
+            && let Some(words) = self.record(w0, rest, summary)
+        {
+            rest = &rest[words..];
+            records += 1;
         }
-        at
+        let taken = rows.len() - rest.len();
+        summary.records += records;
+        summary.words += taken;
+        taken
     }
 
     /// Takes the record that starts `rest`; gives its words.
@@ -182,12 +183,12 @@ impl Splitter {
 
     #[inline(always)]
     fn put(&mut self, column: usize, value: u64) {
-        put(&mut self.columns[column], value);
+        self.columns[column].put(value);
     }
 
     fn other(&mut self, words: &[u64]) {
         for word in words {
-            self.columns[column::OTHER].extend_from_slice(&word.to_le_bytes());
+            self.columns[column::OTHER].extend(&word.to_le_bytes());
         }
     }
 
@@ -225,7 +226,7 @@ impl Splitter {
     #[inline(always)]
     fn number_of(&mut self, address: u64) -> Option<u32> {
         let number = self.index.remove(address)?;
-        self.allocations.get(number as usize).filter(|a| a.address == address).map(|_| number)
+        self.allocations.get(number as usize).filter(|a| a.address() == address).map(|_| number)
     }
 
     #[inline(always)]
@@ -246,7 +247,7 @@ impl Splitter {
             self.put(column::AGO, ago as u64);
         }
         self.state.ended_number = number;
-        self.state.ended_class = self.allocations[number as usize].class as usize;
+        self.state.ended_class = self.allocations[number as usize].class();
         self.freed.push(self.state.ended_class, address);
     }
 
@@ -276,7 +277,6 @@ impl Splitter {
         let units = units(size);
         let class = class(units);
         if let Some(age) = self.freed.find(class, address) {
-            self.freed.take(class, age);
             self.op(hit + age);
         } else {
             self.start_missed(base, address, units);
@@ -287,7 +287,6 @@ impl Splitter {
     /// A block starts that no freed block of its class was at.
     fn start_missed(&mut self, base: u8, address: u64, units: u64) {
         if let Some(age) = self.freed.find(UNNAMED, address) {
-            self.freed.take(UNNAMED, age);
             self.op(base + op::miss::UNNAMED);
             self.columns[column::UNNAMED].push(age);
             return;
@@ -324,7 +323,7 @@ impl Splitter {
     #[inline(always)]
     fn allocated(&mut self, address: u64, class: usize, w2: u64, size: u64) {
         self.index.insert(address, self.allocations.len() as u32);
-        self.allocations.push(Allocation { address, class: class as u32 });
+        self.allocations.push(Allocation::new(address, class));
         self.put(column::SIZE, size);
         let stack = (w2 >> 32) as u32;
         self.put(column::STACK, zigzag(i64::from(stack) - i64::from(self.state.stack)));

@@ -1,7 +1,9 @@
 //! Numbers in 1 to 10 bytes: 7 bits a byte, low bits first, the top bit says that more follow.
 
+/// Longest number, in bytes.
+pub const MAX_BYTES: usize = 10;
+
 /// Appends `value`.
-#[inline(always)]
 pub fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -10,21 +12,40 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes a number from the front of `bytes`; `None` where it is cut or longer than 10 bytes.
-#[inline(always)]
-pub fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(u64::from(first));
+/// Writes `value` to the front of `room`; gives the number of its bytes. Bytes that find no room are lost.
+#[inline]
+pub fn put_at(room: &mut [u8], mut value: u64) -> usize {
+    let mut len = 0;
+    for byte in room.iter_mut().take(MAX_BYTES) {
+        len += 1;
+        *byte = value as u8 & 0x7f;
+        value >>= 7;
+        if value == 0 {
+            break;
+        }
+        *byte |= 0x80;
     }
-    take_long(bytes)
+    len
 }
 
-#[inline]
-fn take_long(bytes: &mut &[u8]) -> Option<u64> {
+/// The number that stands in the first bytes of `bytes`, and how many they are, if they are 4 at most.
+#[inline(always)]
+#[must_use]
+pub const fn gather(bytes: u32) -> Option<(u32, usize)> {
+    let ends = !bytes & 0x8080_8080;
+    if ends == 0 {
+        return None;
+    }
+    let last = ends.trailing_zeros();
+    let bytes = bytes & (u32::MAX >> (31 - last));
+    let value = bytes & 0x7f | bytes >> 1 & 0x3f80 | bytes >> 2 & 0x1f_c000 | bytes >> 3 & 0xfe0_0000;
+    Some((value, last as usize / 8 + 1))
+}
+
+/// Takes a number from the front of `bytes`; `None` where it is cut or longer than 10 bytes.
+pub fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
-    for (i, &byte) in bytes.iter().enumerate().take(10) {
+    for (i, &byte) in bytes.iter().enumerate().take(MAX_BYTES) {
         value |= u64::from(byte & 0x7f) << (7 * i);
         if byte < 0x80 {
             *bytes = &bytes[i + 1..];
@@ -59,6 +80,9 @@ mod tests {
         let mut out = Vec::new();
         for &value in &values {
             put(&mut out, value);
+            let mut room = [0xee; MAX_BYTES];
+            let len = put_at(&mut room, value);
+            assert!(out.ends_with(&room[..len]));
         }
         let mut rest = &out[..];
         for &value in &values {
@@ -67,6 +91,23 @@ mod tests {
             assert_eq!(unzigzag(zigzag(signed)), signed);
         }
         assert_eq!(take(&mut rest), None);
+    }
+
+    #[test]
+    fn short_numbers_without_branches_are_the_same() {
+        let edges = (0..28).flat_map(|b| [1u32 << b, (1 << b) - 1, (1 << b) + 1, (1 << 28) - 1 >> b]);
+        for value in edges.chain(0..70_000) {
+            let mut out = Vec::new();
+            put(&mut out, u64::from(value));
+            let len = out.len();
+            for behind in [0, 0x5a, 0xff] {
+                out.resize(4, behind);
+                let bytes = u32::from_le_bytes(out[..4].try_into().unwrap());
+                assert_eq!(gather(bytes), Some((value, len)));
+                out.truncate(len);
+            }
+        }
+        assert_eq!(gather(0x8080_8080), None);
     }
 
     #[test]
