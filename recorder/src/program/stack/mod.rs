@@ -18,6 +18,7 @@
 //! | [`memo`] | stacks that were captured lately, by the hook's caller |
 //! | [`storage`] | the thread's memory for both |
 //! | [`trie`] | stacks as numbers |
+//! | `check` | compares every stack with full unwinding, in checking builds |
 //! | [`nested`] | which of three kinds a nested hook call is |
 //!
 //! Everything here runs inside of `malloc` on the program's threads, possibly in a signal handler: nothing allocates,
@@ -26,6 +27,8 @@
 pub mod bounds;
 pub mod cache;
 pub mod cfi;
+#[cfg(feature = "check")]
+pub mod check;
 pub mod elf;
 pub mod executable;
 pub mod expression;
@@ -113,10 +116,13 @@ impl StackState {
         // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
         unsafe {
             let pc = (entry.sp as *const usize).read();
-            match (*this).stack.recall(pc, entry, modules::generation()) {
+            let id = match (*this).stack.recall(pc, entry, modules::generation()) {
                 Some(id) => id,
                 None => Self::capture_new(this, entry, sink),
-            }
+            };
+            #[cfg(feature = "check")]
+            check::compare(entry, id, sink);
+            id
         }
     }
 

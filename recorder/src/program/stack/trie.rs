@@ -186,6 +186,13 @@ impl Trie {
         unsafe { &*self.chunks.get_unchecked(chunk as usize).load(Ordering::Acquire).add(index as usize) }
     }
 
+    /// Key and parent of a node.
+    #[must_use]
+    pub fn get(&self, id: u32) -> (u64, u32) {
+        let node = self.node(id);
+        (node.key.load(Ordering::Relaxed), node.parent.load(Ordering::Relaxed))
+    }
+
     #[inline(always)]
     fn is(&self, id: u32, parent: u32, key: u64) -> bool {
         let node = self.node(id);
