@@ -127,17 +127,23 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
 }
 
 fn say_totals(snapshot: &Snapshot) {
-    let Some(first) = snapshot.processes.first() else { return };
-    say(totals(format::file_name(&first.exe), &first.stats));
-    if let Some(others @ [_, ..]) = snapshot.processes.get(1..) {
-        let count = others.iter().map(|process| process.stats.total_allocations).sum();
-        let bytes = others.iter().map(|process| process.stats.total_allocated).sum();
-        let processes = if others.len() == 1 { "process image" } else { "process images" };
+    // A shell or a build tool around the real work is not what anybody asks about.
+    let most = snapshot
+        .processes
+        .iter()
+        .enumerate()
+        .max_by_key(|(at, process)| (process.stats.total_allocated, std::cmp::Reverse(*at)));
+    let Some((at, most)) = most else { return };
+    say(totals(format::file_name(&most.exe), &most.stats));
+    let others =
+        || snapshot.processes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, p)| p.stats);
+    let number = others().count() as u64;
+    if number > 0 {
         say(format_args!(
-            "{} more {processes}: {}, {}",
-            format::count(others.len() as u64),
-            format::counted(count, "allocation"),
-            format::bytes(bytes)
+            "{}: {}, {}",
+            format::counted(number, "other process image"),
+            format::counted(others().map(|stats| stats.total_allocations).sum(), "allocation"),
+            format::bytes(others().map(|stats| stats.total_allocated).sum())
         ));
     }
     if let (false, Some(why)) = (snapshot.complete, &snapshot.incomplete_reason) {
