@@ -59,6 +59,8 @@ fn read_stream(trace: &TraceFile, stream: u32) -> Vec<u64> {
 }
 
 fn write(path: &Path, bytes: &[u8]) {
+    // Not over the old one: some file systems write a file that is replaced to disk at once.
+    let _ = fs::remove_file(path);
     fs::write(path, bytes).unwrap();
 }
 
