@@ -15,13 +15,14 @@ mod input;
 mod output;
 mod preflight;
 mod progress;
-mod report;
 // Processes and signals have no safe interface.
 #[allow(unsafe_code)]
 mod run;
 mod symbols;
 
 use std::process::ExitCode;
+
+use memscope_report as report;
 
 fn main() -> ExitCode {
     match commands::dispatch() {

@@ -5,12 +5,13 @@
 
 pub mod atomic;
 mod body;
-pub mod json;
 
 use std::path::Path;
 
 use memscope_shared::analysis::{Recorded, Recording};
 use memscope_shared::model::{Process, SCHEMA_VERSION, Snapshot};
+
+pub use memscope_report::json;
 
 use self::body::Body;
 use self::json::Style;
