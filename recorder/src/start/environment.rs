@@ -17,23 +17,36 @@ pub fn settings() -> Settings {
     Settings::read(unsafe { strings(environ.cast_const().cast()) })
 }
 
-/// Puts `MEMSCOPE_OUTPUT=DIRECTORY` into the environment, so that children record into the same directory. The
-/// array and the string are ours: `setenv` would take them from the program's heap.
+/// Puts the directory into the environment, so that children record into the same one and are known to belong
+/// there. The array and the strings are ours: `setenv` would take them from the program's heap.
 pub fn name_directory(directory: &[u8]) {
-    let entry = [b"MEMSCOPE_OUTPUT=".as_slice(), directory, b"\0"].concat();
-    let entry = Box::leak(entry.into_boxed_slice()).as_mut_ptr().cast::<c_char>();
+    replace(&[(b"MEMSCOPE_OUTPUT=", directory), (b"MEMSCOPE_RECORDING=", directory)]);
+}
+
+/// Tells children that nothing is recorded here, so that the reason is said once.
+pub fn name_nothing() {
+    replace(&[(b"MEMSCOPE_RECORDING=", NOTHING)]);
+}
+
+/// The value of `MEMSCOPE_RECORDING` below a process that could not record.
+pub const NOTHING: &[u8] = b"none";
+
+fn replace(ours: &[(&[u8], &[u8])]) {
+    let mut pointers: Vec<*mut c_char> = Vec::new();
     // SAFETY: as in `settings`; the old array's strings are kept, the new array ends with null and stays for good.
     unsafe {
-        let mut pointers: Vec<*mut c_char> = Vec::new();
         let mut at = environ;
         while !at.is_null() && !(*at).is_null() {
             let text = core::ffi::CStr::from_ptr(*at).to_bytes();
-            if !text.starts_with(b"MEMSCOPE_OUTPUT=") {
+            if !ours.iter().any(|(name, _)| text.starts_with(name)) {
                 pointers.push(*at);
             }
             at = at.add(1);
         }
-        pointers.push(entry);
+        for (name, value) in ours {
+            let entry = [*name, *value, b"\0"].concat();
+            pointers.push(Box::leak(entry.into_boxed_slice()).as_mut_ptr().cast());
+        }
         pointers.push(null_mut());
         environ = Box::leak(pointers.into_boxed_slice()).as_mut_ptr();
     }

@@ -70,6 +70,7 @@ pub fn start() {
             Ok(None) => return step_aside(process),
             Err((what, error)) => {
                 say(&format!("not recording: {what}: {}", error.text()));
+                environment::name_nothing();
                 return step_aside(process);
             }
         }
@@ -88,13 +89,20 @@ fn step_aside(process: &Process) {
 /// Reads the settings and opens the recording; `None` where this process is not to be recorded.
 fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)> {
     let settings = environment::settings();
+    if settings.joins.as_deref() == Some(environment::NOTHING) {
+        return Ok(None);
+    }
     let wanted = settings.output.as_deref();
     let directory = Directory::make(wanted).map_err(|error| {
         let name = String::from_utf8_lossy(wanted.unwrap_or(b"memscope-PROGRAM-PID")).into_owned();
         (format!("cannot make the recording directory {name} (MEMSCOPE_OUTPUT names another)"), error)
     })?;
     let launched = directory.has_launcher();
-    let first = (settings.follow && !settings.auto_export) || directory.is_first();
+    let first = directory.is_first();
+    if !first && !launched && settings.joins.as_deref() != Some(directory.path()) {
+        let name = String::from_utf8_lossy(directory.path());
+        return Err((format!("{name} (set MEMSCOPE_OUTPUT to another directory)"), Errno::HOLDS_RECORDING));
+    }
     if !settings.follow && !first {
         return Ok(None);
     }

@@ -23,6 +23,8 @@ pub struct Settings {
     pub quiet: bool,
     /// The launcher that makes exports.
     pub cli: Option<CString>,
+    /// The recording that an ancestor, recorded by hand, has begun: its directory. Of our own making.
+    pub joins: Option<Vec<u8>>,
 }
 
 /// What an export makes.
@@ -47,6 +49,7 @@ impl Default for Settings {
             thread: true,
             quiet: false,
             cli: None,
+            joins: None,
         }
     }
 }
@@ -67,6 +70,7 @@ impl Settings {
         match name {
             b"OUTPUT" if !value.is_empty() => self.output = Some(value.into()),
             b"EXPORT_PATH" if !value.is_empty() => self.export_path = Some(value.into()),
+            b"RECORDING" => self.joins = Some(value.into()),
             b"CLI" => self.cli = CString::new(value).ok(),
             b"AUTO_EXPORT" => self.auto_export = switch("AUTO_EXPORT", value, false),
             b"FOLLOW" => self.follow = switch("FOLLOW", value, true),

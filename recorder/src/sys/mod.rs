@@ -27,6 +27,8 @@ impl Errno {
     pub const EEXIST: Self = Self(libc::EEXIST);
     /// No space.
     pub const ENOSPC: Self = Self(libc::ENOSPC);
+    /// Not of the kernel: the directory holds a recording.
+    pub const HOLDS_RECORDING: Self = Self(-1);
     /// No such process or thread.
     pub const ESRCH: Self = Self(libc::ESRCH);
 
@@ -34,6 +36,7 @@ impl Errno {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self.0 {
+            -1 => "it already holds a recording",
             libc::EPERM => "not permitted",
             libc::ENOENT => "no such file or directory",
             libc::EACCES => "permission denied",
