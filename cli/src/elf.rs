@@ -43,10 +43,10 @@ pub fn read(path: &Path) -> io::Result<Image> {
     let cache = ReadCache::new(File::open(path)?);
     let data = &cache;
     // The class, the byte order and the machine stand at the same places in all ELF files.
-    let Ok(ident) = data.read_bytes_at(0, 20) else { return Ok(Image::Foreign) };
-    if !ident.starts_with(&ELFMAG) {
+    if data.read_bytes_at(0, 4) != Ok(&ELFMAG) {
         return Ok(Image::Foreign);
     }
+    let ident = data.read_bytes_at(0, 20).map_err(|()| damaged("it is cut"))?;
     let (class, order) = (ident[4], ident[5]);
     let machine = [ident[18], ident[19]];
     let machine =
@@ -54,7 +54,11 @@ pub fn read(path: &Path) -> io::Result<Image> {
     if class != ELFCLASS64.0 || order != ELFDATA2LSB.0 || machine != EM_X86_64.0 {
         return Ok(Image::OtherMachine(machine_name(class, machine)));
     }
-    native(data).map(Image::Native).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+    native(data).map(Image::Native).map_err(|error| damaged(&error.to_string()))
+}
+
+fn damaged(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// The build-id of a file in hex; `None` where it has none or cannot be read.
@@ -153,7 +157,7 @@ mod tests {
     fn other_files_are_foreign() {
         let directory = tempfile::tempdir().expect("a directory");
         for (name, content) in
-            [("empty", &b""[..]), ("short", b"\x7fELF"), ("text", b"#!/bin/sh\nexit 0 # padding\n")]
+            [("empty", &b""[..]), ("short", b"\x7fEL"), ("text", b"#!/bin/sh\nexit 0 # padding\n")]
         {
             let path = directory.path().join(name);
             fs::write(&path, content).expect("written");
@@ -181,7 +185,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("cut");
         let whole = fs::read(std::env::current_exe().expect("our path")).expect("our bytes");
-        for length in [20, 40, 64, 100, 300] {
+        for length in [4, 19, 20, 40, 64, 100, 300] {
             fs::write(&path, &whole[..length]).expect("written");
             assert!(read(&path).is_err() || length >= 300, "{length}");
         }

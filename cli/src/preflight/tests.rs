@@ -31,6 +31,10 @@ impl Bench {
     }
 
     fn script(&self, name: &str, content: &str) -> PathBuf {
+        self.script_of_bytes(name, content.as_bytes())
+    }
+
+    fn script_of_bytes(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).expect("written");
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("set");
@@ -85,6 +89,12 @@ fn an_object_file_cannot_be_run() {
     let object = bench.compile("main.o", &["-c"]);
     fs::set_permissions(&object, Permissions::from_mode(0o755)).expect("set");
     assert_refused(&object, ExitCode::CannotRun, "object file");
+}
+
+#[test]
+fn a_damaged_program_is_not_given_to_the_shell() {
+    let bench = Bench::new();
+    assert_refused(&bench.script_of_bytes("cut", b"\x7fELF\x02\x01"), ExitCode::CannotRun, "damaged");
 }
 
 #[test]
