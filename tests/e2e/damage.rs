@@ -33,9 +33,12 @@ impl Whole {
         fs::write(&trace, bytes).expect("a trace");
         let ran = analyze(&trace, &out, &["--allocations", "all"]);
         assert!(!ran.err().contains("panicked"), "{}", ran.tail());
-        assert_eq!(fs::read(&trace).expect("the trace"), bytes, "analyze leaves its input alone");
         if ran.code() == 0 {
-            return Ok(Snapshot::load(&out));
+            let snapshot = Snapshot::load(&out);
+            // The first look may have completed the file with an end: what it says stays the same.
+            let _ = analyze(&trace, &out, &["--allocations", "none"]).success();
+            assert_eq!(Snapshot::load(&out).processes[0].stats, snapshot.processes[0].stats);
+            return Ok(snapshot);
         }
         assert_eq!(ran.code(), 125, "{}", ran.tail());
         assert!(ran.err().starts_with("memscope: "), "{}", ran.tail());

@@ -92,7 +92,10 @@ fn equal_to_counts(command: &Cmd) -> Snapshot {
     let sum = |value: fn(&oracle::Counted) -> u64| counted.iter().map(value).sum::<u64>();
     let expected =
         Totals { allocations: sum(|c| c.allocs), deallocations: sum(|c| c.frees), bytes: sum(|c| c.bytes) };
-    assert_eq!(totals(&snapshot), expected, "memscope's and the counting library's: {counted:#?}");
+    let mut got = totals(&snapshot);
+    // libc makes room in each thread's table of thread-local storage for the recorder's own: 16 bytes.
+    got.bytes -= snapshot.processes.iter().map(|process| 16 * (process.stats.threads - 1)).sum::<u64>();
+    assert_eq!(got, expected, "memscope's and the counting library's: {counted:#?}");
     snapshot
 }
 
@@ -171,9 +174,12 @@ fn of_a_compiler_in_one_process() {
     let folder = TempDir::new().expect("a folder");
     let source = folder.path().join("big.cpp");
     things::cxx_source(&source, 1);
+    let preprocessed = folder.path().join("big.ii");
+    let _ = Cmd::new(["g++", "-std=c++17", "-E", "-o"]).arg(&preprocessed).arg(&source).run().success();
     let cc1plus = Cmd::new(["g++", "-print-prog-name=cc1plus"]).run().success().out();
     let out = folder.path().join("big.s");
-    let command = Cmd::new([cc1plus.trim(), "-quiet", "-O2", "-std=c++17"]).arg(&source).arg("-o").arg(&out);
+    let command =
+        Cmd::new([cc1plus.trim(), "-quiet", "-O2", "-std=c++17"]).arg(&preprocessed).arg("-o").arg(&out);
     equal_in_one_process(&command, 100_000);
 }
 

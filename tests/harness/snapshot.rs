@@ -267,7 +267,51 @@ impl Frame {
     /// The function without its parameters; `?` where unknown.
     #[must_use]
     pub fn name(&self) -> String {
-        let full = self.function.as_deref().unwrap_or("?");
-        full.split('(').next().unwrap_or(full).to_owned()
+        without_parameters(self.function.as_deref().unwrap_or("?")).to_owned()
+    }
+}
+
+/// `a::b<int (*)(char)>::f(int) const` without the `(int) const` at its end.
+fn without_parameters(full: &str) -> &str {
+    let end = full.strip_suffix(" const").unwrap_or(full);
+    if !end.ends_with(')') {
+        return full;
+    }
+    let mut depth = 0;
+    for (i, c) in end.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &full[..i];
+        }
+    }
+    full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_parameters;
+
+    #[test]
+    fn only_the_parameters_go() {
+        for (full, name) in [
+            ("main", "main"),
+            ("f(int)", "f"),
+            ("shop::Basket::fill(unsigned long) const", "shop::Basket::fill"),
+            ("void g<int (*)(char)>(int (*)(char))", "void g<int (*)(char)>"),
+            (
+                "main::{lambda(unsigned long)#1}::operator()(unsigned long) const",
+                "main::{lambda(unsigned long)#1}::operator()",
+            ),
+            (
+                "<stacks::shop::Basket as stacks::shop::Fill>::fill",
+                "<stacks::shop::Basket as stacks::shop::Fill>::fill",
+            ),
+        ] {
+            assert_eq!(without_parameters(full), name);
+        }
     }
 }

@@ -1,5 +1,5 @@
 /* Ends in the way that the first argument names, with one block of 10007 bytes live, one of 10009 freed in an
- * `atexit` handler (where those run), and 500,001 events before, so that buffers are on their way. */
+ * `atexit` handler (where those run), and 120,001 events before, so that buffers are on their way. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@ int main(int argc, char **argv) {
     void *kept = malloc(10007);
     late = malloc(10009);
     __asm__ volatile("" : : "r"(kept) : "memory");
-    for (int i = 0; i < 250000; i++) { void *p = malloc(40); __asm__ volatile("" : : "r"(p) : "memory"); free(p); }
+    for (int i = 0; i < 60000; i++) { void *p = malloc(40); __asm__ volatile("" : : "r"(p) : "memory"); free(p); }
     atexit(at_exit);
     at_quick_exit(at_exit);
     if (!strcmp(how, "return")) return 3;
