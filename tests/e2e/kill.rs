@@ -61,9 +61,10 @@ fn assert_all_there(snapshot: &Snapshot, told: &[(u64, u64)], when: Duration) {
     assert_eq!(
         missing,
         0,
-        "killed after {when:?}: of {} blocks told of, {} recorded",
+        "killed after {when:?}: of {} blocks told of; {} recorded; {:?}",
         told.len(),
-        process.allocations.len()
+        process.allocations.len(),
+        snapshot.incomplete_reason
     );
     assert_eq!(process.stats.unknown_frees, 0, "{when:?}");
 }
