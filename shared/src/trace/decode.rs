@@ -114,7 +114,7 @@ impl EventBuf {
     }
 
     fn rows(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
-        if self.payload.len() != header.raw_len as usize || self.payload.len() % 8 != 0 {
+        if self.payload.len() != header.raw_len as usize || !self.payload.len().is_multiple_of(8) {
             return Err(DecodeError::Malformed("length of rows"));
         }
         let word = |b: &[u8]| super::frame::u64_at(b, 0);

@@ -280,7 +280,7 @@ impl TraceFile {
     /// The damage that a failed [`TraceFile::read_events`] of frame `index` means.
     #[must_use]
     pub fn damage_of(&self, index: usize) -> Option<Damage> {
-        self.frames.get(index).map(|frame| damaged_payload(frame))
+        self.frames.get(index).map(damaged_payload)
     }
 
     fn check_file_header(&self) -> Result<(), TraceError> {

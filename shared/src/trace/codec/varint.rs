@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn short_numbers_without_branches_are_the_same() {
-        let edges = (0..28).flat_map(|b| [1u32 << b, (1 << b) - 1, (1 << b) + 1, (1 << 28) - 1 >> b]);
+        let edges = (0..28).flat_map(|b| [1u32 << b, (1 << b) - 1, (1 << b) + 1, ((1 << 28) - 1) >> b]);
         for value in edges.chain(0..70_000) {
             let mut out = Vec::new();
             put(&mut out, u64::from(value));
