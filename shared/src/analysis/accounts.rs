@@ -52,6 +52,13 @@ impl Accounts {
         self.stats.failed_allocations += 1;
     }
 
+    /// Reads what an event at a site will need.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, site: u32) -> u64 {
+        self.sites.touch(site)
+    }
+
     /// A block is live at the end of the recording.
     pub fn left(&mut self, block: &Block, end: u64, freed_by: FreedBy) {
         self.lived(block, end, 0, freed_by);

@@ -122,31 +122,60 @@ struct Place {
 impl Place {
     /// Appends events up to `limit`: the loop that every event goes through.
     fn events(&mut self, limit: u64, full: usize, events: &mut Vec<Event>) -> Pause {
-        let mut words = &self.words[self.at..];
-        let mut last = self.stamp;
-        let pause = loop {
-            let Some(length) = record::length(words) else { break Pause::End };
-            let (record, rest) = words.split_at(length);
-            let kind = kind_of(record[0]);
+        loop {
+            self.plain_events(limit, full, events);
+            let words = &self.words[self.at..];
+            let Some(length) = record::length(words) else { return Pause::End };
+            let kind = kind_of(words[0]);
             if kind < kind::NODE {
-                let stamp = record[1].max(last).min(OUT - 1);
+                let stamp = self.stamp_of(words[1]);
                 if stamp > limit {
-                    break Pause::Due(stamp);
+                    return Pause::Due(stamp);
                 }
                 if kind == kind::REALLOC_BEGIN {
-                    break Pause::Begin(stamp);
+                    return Pause::Begin(stamp);
                 }
                 if events.len() >= full {
-                    break Pause::Full;
+                    return Pause::Full;
                 }
-                events.extend(event(kind, record, stamp, self.stream));
-                last = stamp;
+                events.extend(event(kind, &words[..length], stamp, self.stream));
+                self.stamp = stamp;
             }
-            words = rest;
-        };
-        self.at = self.words.len() - words.len();
-        self.stamp = last;
-        pause
+            self.at += length;
+        }
+    }
+
+    fn stamp_of(&self, word: u64) -> u64 {
+        word.max(self.stamp).min(OUT - 1)
+    }
+
+    /// Appends events as long as they come from records of the two commonest kinds. Which of the two it is
+    /// can hardly be foreseen, so nothing here branches on it.
+    #[inline]
+    fn plain_events(&mut self, limit: u64, full: usize, events: &mut Vec<Event>) {
+        const _: () = assert!(kind::FREE & 1 == 0 && kind::ALLOC == kind::FREE | 1);
+        let (mut at, mut last) = (self.at, self.stamp);
+        let room = full.saturating_sub(events.len());
+        for _ in 0..room {
+            let Some(&[word0, word1, word2]) = self.words.get(at..at + 3) else { break };
+            let stamp = word1.max(last).min(OUT - 1);
+            if kind_of(word0) & !1 != kind::FREE || stamp > limit {
+                break;
+            }
+            let is_start = u64::from(kind_of(word0) & 1);
+            let sized = word2 & is_start.wrapping_neg();
+            events.push(Event {
+                stamp,
+                address: operand(word0),
+                size: sized & 0xffff_ffff,
+                stack: (sized >> 32) as u32,
+                stream: self.stream,
+                kind: [EventKind::Free, EventKind::Start][is_start as usize],
+            });
+            last = stamp;
+            at += 2 + is_start as usize;
+        }
+        (self.at, self.stamp) = (at, last);
     }
 
     /// Steps over the records behind the end of recording; returns how many calls they were.

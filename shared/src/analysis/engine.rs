@@ -4,9 +4,13 @@ use std::hint::black_box;
 
 use super::accounts::Accounts;
 use super::event::{Event, EventKind, EventSink};
+use super::merge::BATCH;
 use super::pairing::{Block, By, Ending, Pairing};
 use super::stacks::Stacks;
 use crate::trace::{Clock, ClockCursor};
+
+/// Sites that the nearer caches hold: 64 bytes each.
+const FAR: usize = 4096;
 
 /// What a site stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub enum Place {
 #[derive(Debug)]
 struct SiteIndex<'a> {
     stacks: &'a Stacks,
+    /// Of each recorded id, its site plus one, once it was looked up.
+    of_id: Vec<u32>,
     /// Of each leaf, its site plus one.
     of_leaf: Vec<u32>,
     nowhere: u32,
@@ -32,11 +38,32 @@ struct SiteIndex<'a> {
 
 impl<'a> SiteIndex<'a> {
     fn new(stacks: &'a Stacks) -> Self {
-        Self { stacks, of_leaf: vec![0; stacks.len()], nowhere: 0, lost: 0, places: Vec::new() }
+        let none = vec![0; stacks.len()];
+        Self { stacks, of_id: none.clone(), of_leaf: none, nowhere: 0, lost: 0, places: Vec::new() }
     }
 
     #[inline]
     fn site(&mut self, stack: u32, accounts: &mut Accounts) -> u32 {
+        match self.known(stack) {
+            Some(site) => site,
+            None => self.look_up(stack, accounts),
+        }
+    }
+
+    /// The site of a recorded stack, if it was looked up before.
+    #[inline]
+    fn known(&self, stack: u32) -> Option<u32> {
+        self.of_id.get(stack as usize)?.checked_sub(1)
+    }
+
+    /// Reads what a look-up would read first.
+    #[inline]
+    fn touch(&self, stack: u32) -> u64 {
+        self.of_id.get(stack as usize).map_or(0, |&site| u64::from(site))
+    }
+
+    #[cold]
+    fn look_up(&mut self, stack: u32, accounts: &mut Accounts) -> u32 {
         let place = match self.stacks.leaf(stack) {
             Some(leaf) => Place::Leaf(leaf),
             None if stack == 0 => Place::Nowhere,
@@ -50,6 +77,9 @@ impl<'a> SiteIndex<'a> {
         if *slot == 0 {
             *slot = accounts.sites.add() + 1;
             self.places.push(place);
+        }
+        if let Some(of_id) = self.of_id.get_mut(stack as usize) {
+            *of_id = *slot;
         }
         *slot - 1
     }
@@ -112,38 +142,63 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Looks at all that the events will need. None of these reads waits for another event's, nor for a
+    /// branch, so the processor fetches many of them at once.
+    #[inline]
+    fn look_ahead(&mut self, events: &[Event]) {
+        let mut sum = 0;
+        for event in events {
+            sum ^= self.pairing.touch(event.address) ^ self.sites.touch(event.stack);
+        }
+        // What sites hold is near anyway where they are few.
+        if self.accounts.sites.len() > FAR {
+            for event in events {
+                sum ^= match event.kind {
+                    EventKind::Start => {
+                        self.sites.known(event.stack).map_or(0, |site| self.accounts.touch(site))
+                    }
+                    _ => self
+                        .pairing
+                        .live()
+                        .get(event.address)
+                        .map_or(0, |block| self.accounts.touch(block.site)),
+                };
+            }
+        }
+        black_box(sum);
+    }
+
     #[inline]
     fn event(&mut self, event: &Event) {
         let time = self.clock.ns_near(&mut self.cursor, event.stamp).max(self.now);
         self.now = time;
         self.accounts.timeline.advance(time, self.accounts.active);
         let &Event { address, size, stream, .. } = event;
-        match event.kind {
+        let by = match event.kind {
             EventKind::Failed => return self.accounts.failed(),
             // No allocator gives out address 0, and to free it does nothing.
             _ if address == 0 => return,
             EventKind::Start => {
+                self.used[stream as usize] = true;
                 let site = self.sites.site(event.stack, &mut self.accounts);
                 let block = Block { address, start: time, size, site, stream };
-                self.pairing.start(block, &mut self.accounts);
+                return self.pairing.start(block, &mut self.accounts);
             }
-            EventKind::Free => {
-                self.pairing.end(address, Ending { time, stream, by: By::Free }, &mut self.accounts)
-            }
-            EventKind::Realloc => {
-                self.pairing.end(address, Ending { time, stream, by: By::Realloc }, &mut self.accounts);
-            }
-        }
+            EventKind::Free => By::Free,
+            EventKind::Realloc => By::Realloc,
+        };
         self.used[stream as usize] = true;
+        self.pairing.end(address, Ending { time, stream, by }, &mut self.accounts);
     }
 }
 
 impl EventSink for Engine<'_> {
     fn batch(&mut self, events: &[Event]) {
-        // None of these reads needs another's result, so the processor waits for all of them at once.
-        black_box(events.iter().fold(0, |sum, event| sum ^ self.pairing.touch(event.address)));
-        for event in events {
-            self.event(event);
+        for events in events.chunks(BATCH) {
+            self.look_ahead(events);
+            for event in events {
+                self.event(event);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The distribution of lifetimes over a whole process, in steps of 1, 2, 5 from 1 µs on.
 
+use super::histogram::octave;
 use crate::model::HistogramBucket;
 
 /// Upper bounds in ns: 1 µs, 2 µs, 5 µs and so on to 10,000 s.
@@ -48,10 +49,9 @@ impl LifetimeHistogram {
     /// Counts a block of `size` bytes that lived `lifetime` ns.
     #[inline]
     pub fn add(&mut self, lifetime: u64, size: u64) {
-        let mut at = REACHED[(lifetime | 1).ilog2() as usize] as usize;
-        while at < BOUNDS.len() && lifetime >= BOUNDS[at] {
-            at += 1;
-        }
+        // Each bound is at least twice the one before, so between two powers of two there is at most one more.
+        let at = REACHED[octave(lifetime | 1) as usize] as usize;
+        let at = at + usize::from(BOUNDS.get(at).is_some_and(|&bound| lifetime >= bound));
         let (count, bytes) = &mut self.0[at];
         *count += 1;
         *bytes = bytes.wrapping_add(size);

@@ -241,6 +241,7 @@ impl Closing<'_> {
         for block in pairing.live().iter() {
             accounts.left(block, self.span.end, freed_by);
         }
+        accounts.sites.settle();
         let leaves =
             places.iter().filter_map(|place| if let Place::Leaf(leaf) = place { Some(*leaf) } else { None });
         let frames = Frames::new(&stacks, &mut modules, leaves);

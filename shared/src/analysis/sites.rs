@@ -3,10 +3,17 @@
 //! `memory_at_peak` costs nothing when the process reaches a new peak: that only begins a new epoch. A
 //! site notes what it held when it changes for the first time in an epoch, because until then it held
 //! what it held at the peak.
+//!
+//! Lifetimes are put down in batches: a short loop that only looks at what they need comes first, so that the
+//! processor fetches it for many of them at once.
 
-use super::histogram::Histogram;
+use std::hint::black_box;
+
+use super::histogram::{Few, Histograms};
 use crate::model::{Lifetimes, SiteStats};
 
+/// Lifetimes that are put down at once.
+const BATCH: usize = 128;
 /// What lives shorter is short-lived, in ns.
 const SHORT: u64 = 1_000_000;
 
@@ -39,32 +46,22 @@ impl Counts {
     }
 }
 
-/// What every end of a life changes.
-#[derive(Clone, Debug, Default)]
+/// What every end of a life changes: a cache line too.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Lives {
-    count: u64,
     sum: u128,
     min: u64,
     max: u64,
     short: u64,
-    histogram: Histogram,
+    few: Few,
 }
 
-impl Lives {
-    #[inline]
-    fn add(&mut self, lifetime: u64) {
-        self.min = if self.count == 0 { lifetime } else { self.min.min(lifetime) };
-        self.max = self.max.max(lifetime);
-        self.count += 1;
-        self.sum += u128::from(lifetime);
-        self.short += u64::from(lifetime < SHORT);
-        self.histogram.add(lifetime);
-    }
+const _: () = assert!(size_of::<Counts>() == 56 && size_of::<Lives>() == 64);
 
-    fn summary(&self) -> Lifetimes {
-        let [p50, p90, p99] = self.histogram.quantiles([500, 900, 990]).map(|q| q.clamp(self.min, self.max));
-        let mean = (self.sum / u128::from(self.count.max(1))) as u64;
-        Lifetimes { min: self.min, max: self.max, mean, p50, p90, p99 }
+impl Default for Lives {
+    fn default() -> Self {
+        Self { sum: 0, min: u64::MAX, max: 0, short: 0, few: Few::default() }
     }
 }
 
@@ -73,6 +70,9 @@ impl Lives {
 pub struct Sites {
     counts: Vec<Counts>,
     lives: Vec<Lives>,
+    histograms: Histograms,
+    /// Sites and lifetimes that were not put down yet.
+    batch: Vec<(u32, u64)>,
     /// Number of peaks of the process so far.
     epoch: u64,
 }
@@ -130,16 +130,44 @@ impl Sites {
         self.epoch += 1;
     }
 
+    /// Reads what a start or an end at the site will need.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, site: u32) -> u64 {
+        self.counts.get(site as usize).map_or(0, |counts| counts.epoch)
+    }
+
     /// A life of the site is over.
     #[inline]
     pub fn lived(&mut self, site: u32, lifetime: u64) {
-        self.lives[site as usize].add(lifetime);
+        self.batch.push((site, lifetime));
+        if self.batch.len() >= BATCH {
+            self.settle();
+        }
     }
 
-    /// The sums of a site.
+    /// Puts the lifetimes down that have not been yet.
+    pub fn settle(&mut self) {
+        let mut sum = 0;
+        for &(site, lifetime) in &self.batch {
+            sum ^= self.lives[site as usize].short ^ self.histograms.touch(site, lifetime);
+        }
+        black_box(sum);
+        for &(site, lifetime) in &self.batch {
+            let lives = &mut self.lives[site as usize];
+            lives.sum += u128::from(lifetime);
+            lives.min = lives.min.min(lifetime);
+            lives.max = lives.max.max(lifetime);
+            lives.short += u64::from(lifetime < SHORT);
+            self.histograms.add(site, &mut lives.few, lifetime);
+        }
+        self.batch.clear();
+    }
+
+    /// The sums of a site, after [`Sites::settle`]. The mean lifetime is that of all its allocations.
     #[must_use]
     pub fn stats(&self, site: u32) -> SiteStats {
-        let (mut counts, lives) = (self.counts[site as usize], &self.lives[site as usize]);
+        let mut counts = self.counts[site as usize];
         counts.enter(self.epoch);
         SiteStats {
             allocations: counts.allocations,
@@ -150,9 +178,20 @@ impl Sites {
             active_memory: counts.live(),
             peak_memory: counts.peak,
             memory_at_peak: if self.epoch == 0 { 0 } else { counts.at_peak },
-            lifetime_ns: lives.summary(),
-            short_lived: lives.short,
+            lifetime_ns: self.lifetimes(site, counts.allocations),
+            short_lived: self.lives[site as usize].short,
         }
+    }
+
+    fn lifetimes(&self, site: u32, count: u64) -> Lifetimes {
+        let Lives { sum, min, max, few, .. } = &self.lives[site as usize];
+        if min > max {
+            return Lifetimes::default();
+        }
+        let quantiles = self.histograms.quantiles(site, few, [500, 900, 990]);
+        let [p50, p90, p99] = quantiles.map(|value| value.clamp(*min, *max));
+        let mean = (sum / u128::from(count.max(1))) as u64;
+        Lifetimes { min: *min, max: *max, mean, p50, p90, p99 }
     }
 }
 
@@ -200,8 +239,10 @@ mod tests {
         let mut sites = Sites::default();
         let site = sites.add();
         for lifetime in 1..=1_000 {
+            sites.start(site, 1);
             sites.lived(site, lifetime * 2_000);
         }
+        sites.settle();
         let stats = sites.stats(site);
         assert_eq!((stats.lifetime_ns.min, stats.lifetime_ns.max), (2_000, 2_000_000));
         assert_eq!(stats.lifetime_ns.mean, 1_001_000);

@@ -91,6 +91,7 @@ impl Table {
     }
 
     /// The block at `address`.
+    #[inline]
     #[must_use]
     pub fn get(&self, address: u64) -> Option<&Block> {
         self.find(address).ok().map(|at| &self.slots[at])

@@ -2,8 +2,8 @@
 
 use super::{By, Life, WINDOW};
 
-/// Lives in the ring. At 20 M ends a second on all cores together they cover 200 µs.
-const LENGTH: usize = 4096;
+/// Lives in the ring. At 20 M ends a second on all cores together they cover 50 µs.
+const LENGTH: usize = 1024;
 
 /// Most lives of one address that are looked at again.
 const MOST: usize = 16;
