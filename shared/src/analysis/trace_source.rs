@@ -1,7 +1,7 @@
 //! A trace file as a source of events.
 
 use super::source::{Block, EventSource, Stream};
-use crate::trace::{EventBuf, FrameInfo, TraceFile};
+use crate::trace::{EventBuf, FrameInfo, TraceFile, frame};
 
 /// Reads a trace frame by frame.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ fn block(at: usize, frame: &FrameInfo) -> Block {
         skip: 0,
         first_stamp: header.first_stamp,
         last_stamp: header.last_stamp,
-        special: true,
+        special: header.flags & frame::FLAG_PLAIN == 0,
     }
 }
 
@@ -42,5 +42,38 @@ impl EventSource for TraceSource<'_> {
     fn read(&mut self, block: u32) -> Result<&[u64], String> {
         self.trace.read_events(block as usize, &mut self.buffer).map_err(|error| error.to_string())?;
         Ok(self.buffer.words())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::is_special;
+    use super::super::testing::{TraceBuilder, Words};
+    use super::*;
+    use crate::record::{Records, kind};
+
+    #[test]
+    fn only_blocks_with_more_than_events_are_special() {
+        let events = |words: Words, from: u64| {
+            (from..from + 10).fold(words, |words, n| {
+                let words = words.alloc(n * 16, n * 100, 1, n).begin(n * 16, n * 100 + 1);
+                words.moved(n * 16, n * 100 + 2, 1, n).free(n * 16, n * 100 + 3).failed(n * 100 + 4)
+            })
+        };
+        let words = events(Words::new(), 100).node(kind::NODE, 5, 1, 0);
+        let words = events(words.module(0, 1, 2, "a"), 200).thread(kind::THREAD_END, 1, 30_000, "x");
+        let words = events(words.node(kind::NODE_ROOT, 0, 2, 0), 400).alloc(0x10, 50_000, 1, 1 << 40);
+        let trace = TraceBuilder { frame_records: 7, ..TraceBuilder::new(90_000) }.stream(1, words);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &trace.bytes()).unwrap();
+        let trace = TraceFile::open(file.path()).unwrap();
+        let mut source = TraceSource::new(&trace);
+        let blocks = source.streams()[0].blocks.clone();
+        for block in &blocks {
+            let words = source.read(block.id).unwrap();
+            assert_eq!(block.special, Records::new(words).any(|record| is_special(record[0])));
+        }
+        let special = blocks.iter().filter(|block| block.special).count();
+        assert!(special > 0 && special < blocks.len() / 2, "{special} of {}", blocks.len());
     }
 }

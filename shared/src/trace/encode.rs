@@ -5,7 +5,7 @@
 
 use super::codec;
 use super::codec::split::{Splitter, Summary};
-use super::frame::{FrameHeader, Kind, OpenFrame};
+use super::frame::{FLAG_PLAIN, FrameHeader, Kind, OpenFrame};
 use crate::record::{Records, kind, kind_of};
 
 /// A compressor, so that this crate needs none for writing.
@@ -145,7 +145,9 @@ impl Encoder {
         }
         let frame = OpenFrame::begin(out);
         codec::columns::write(&self.splitter.columns, compress, &mut self.packed, out);
-        let header = FrameHeader { codec: codec::COLUMNS, unit: self.unit, ..events_header(*block, summary) };
+        let flags = if self.splitter.is_plain() { FLAG_PLAIN } else { 0 };
+        let header =
+            FrameHeader { codec: codec::COLUMNS, flags, unit: self.unit, ..events_header(*block, summary) };
         frame.finish(out, header);
         block.position += summary.words as u64;
         *summary = Summary::default();

@@ -26,6 +26,10 @@ pub const FRAME_ALIGN: usize = 8;
 /// Most bytes that a frame's payload has, stored or decoded.
 pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 
+/// Flag of an `EVENTS` frame: no record in it is of a kind from `NODE` on. So who looks for stacks, threads
+/// and modules may leave it out.
+pub const FLAG_PLAIN: u8 = 1;
+
 /// What a frame holds. Numbers that are not listed here are skipped by readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
@@ -68,7 +72,7 @@ pub struct FrameHeader {
     pub kind: Kind,
     /// How the payload is encoded; see [`crate::trace::codec`].
     pub codec: u8,
-    /// No flag is defined yet; writers store 0, readers ignore it.
+    /// [`FLAG_PLAIN`]; other bits are 0, and readers ignore them.
     pub flags: u8,
     /// The stream that the records belong to; 0 where there are none.
     pub stream: u32,

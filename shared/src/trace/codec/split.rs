@@ -89,6 +89,12 @@ impl Splitter {
         self.unit = u64::from(unit.max(1));
     }
 
+    /// Whether the block so far holds no record of a kind from `NODE` on.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        [column::NODE_PC, column::OTHER].iter().all(|&at| self.columns[at].as_slice().is_empty())
+    }
+
     /// Takes records until `rows` ends, holds no record any more, or the block is full; gives the words
     /// that it took.
     pub fn take(&mut self, rows: &[u64], summary: &mut Summary) -> usize {
