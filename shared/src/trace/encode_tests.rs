@@ -142,6 +142,28 @@ fn stamps_are_rounded_down_to_the_unit() {
 }
 
 #[test]
+fn every_distance_is_divided_right() {
+    let mut rng = Rng(16);
+    for unit in [2, 3, 7, 49, 50, 1000, 65_537, 1 << 31, u32::MAX] {
+        let mut stamp = 0u64;
+        let rows: Vec<u64> = (0..4000)
+            .flat_map(|_| {
+                let near = u64::from(unit) * rng.below(1 << 20) + rng.below(3);
+                stamp = stamp.wrapping_add([rng.any() >> 30, near.saturating_sub(1)][rng.below(2) as usize]);
+                [crate::record::head(kind::FREE, 0), stamp]
+            })
+            .collect();
+        let mut encoder = Encoder::new();
+        encoder.set_unit(unit);
+        let mut out = Vec::new();
+        encoder.encode(&mut Uncompressed, BLOCK, &rows, &mut out);
+        for (was, is) in rows.iter().zip(decode(&out).0).skip(1).step_by(2) {
+            assert_eq!(is, was / u64::from(unit) * u64::from(unit));
+        }
+    }
+}
+
+#[test]
 fn stamps_that_fall_come_back() {
     let rows: Vec<u64> = [5u64, 3, u64::MAX, 0, 1 << 63, 7]
         .iter()

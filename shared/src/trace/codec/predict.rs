@@ -120,6 +120,9 @@ impl Freed {
             ends.drop_newest();
             return Some(0);
         }
+        if ends.len <= 1 {
+            return None;
+        }
         self.find_older(class, address)
     }
 
@@ -230,6 +233,13 @@ impl Index {
         let region = (address >> (BUCKET_BITS + 6)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - BUCKET_BITS);
         let bucket = (address >> 6 ^ region) as usize % (1 << BUCKET_BITS);
         (bucket, address >> 4 << NUMBER_BITS)
+    }
+
+    /// Brings what there is for `address` into the cache.
+    #[inline(always)]
+    #[must_use]
+    pub fn touch(&self, address: u64) -> u64 {
+        self.buckets[Self::place(address).0][0]
     }
 
     /// Notes allocation `number` at `address`.

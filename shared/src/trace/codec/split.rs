@@ -6,6 +6,9 @@ use super::predict::{Allocation, Freed, Index, UNNAMED, class, units};
 use super::varint::zigzag;
 use crate::record::{kind, kind_of, length, operand};
 
+/// Records that are looked ahead.
+const WARM: u32 = 16;
+
 /// Splits records into columns, block by block.
 #[derive(Debug)]
 pub struct Splitter {
@@ -16,6 +19,8 @@ pub struct Splitter {
     allocations: Vec<Allocation>,
     state: State,
     unit: u64,
+    /// 2^32 / unit.
+    reciprocal: u64,
 }
 
 /// What is remembered of the records before.
@@ -75,6 +80,7 @@ impl Splitter {
             allocations: Vec::new(),
             state: State::default(),
             unit: 1,
+            reciprocal: 1 << 32,
         }
     }
 
@@ -87,6 +93,7 @@ impl Splitter {
         self.allocations.clear();
         self.state = State::default();
         self.unit = u64::from(unit.max(1));
+        self.reciprocal = (1 << 32) / self.unit;
     }
 
     /// Whether the block so far holds no record of a kind from `NODE` on.
@@ -102,7 +109,12 @@ impl Splitter {
         let (mut rest, mut records) = (rows, 0);
         while let Some(&w0) = rest.first()
             && rows.len() - rest.len() < room
-            && let Some(words) = self.record(w0, rest, summary)
+            && let Some(words) = {
+                if records % WARM == 0 {
+                    self.warm(rest);
+                }
+                self.record(w0, rest, summary)
+            }
         {
             rest = &rest[words..];
             records += 1;
@@ -111,6 +123,19 @@ impl Splitter {
         summary.records += records;
         summary.words += taken;
         taken
+    }
+
+    /// Reads where the next records' addresses stand in the index, all at once: one by one, each would wait
+    /// for the cache.
+    #[inline(always)]
+    fn warm(&self, rows: &[u64]) {
+        let (mut at, mut sum) = (0, 0);
+        for _ in 0..WARM {
+            let Some(&w0) = rows.get(at) else { break };
+            sum ^= self.index.touch(operand(w0));
+            at += usize::from(kind_of(w0) & 7);
+        }
+        std::hint::black_box(sum);
     }
 
     /// Takes the record that starts `rest`; gives its words.
@@ -208,12 +233,15 @@ impl Splitter {
         summary.last_stamp = summary.last_stamp.max(rounded);
     }
 
-    /// `stamp` in units. Mostly it is close behind the one before, and a short division does.
+    /// `stamp` in units. Mostly it is close behind the one before, and a multiplication does for the division.
     #[inline(always)]
     fn units_of(&self, stamp: u64) -> u64 {
-        let since = stamp.checked_sub(self.state.time.wrapping_mul(self.unit));
-        match since.map(u32::try_from) {
-            Some(Ok(since)) => self.state.time + u64::from(since / self.unit as u32),
+        match stamp.checked_sub(self.state.time.wrapping_mul(self.unit)) {
+            Some(since) if since >> 32 == 0 => {
+                // The reciprocal is rounded down, so the quotient is right or one too low.
+                let low = (since * self.reciprocal) >> 32;
+                self.state.time + low + u64::from(since - low * self.unit >= self.unit)
+            }
             _ => stamp / self.unit,
         }
     }
