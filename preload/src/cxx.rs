@@ -1,15 +1,14 @@
 //! What the hooks of C++'s `operator new` and `operator delete` do.
 //!
-//! Two kinds of libraries define them. In libtcmalloc and libjemalloc they are allocators of their own: recorded
-//! like `malloc` and `free`. The C++ library's call `malloc` and `free`: a `new` is then recorded as
-//! the outer call, so that its caller is the stack's first frame, and a `delete` by the `free` in it.
+//! [`Cxx`] says which of three things. Where the C++ library's operators are in use, a `new` is recorded as what it is,
+//! so that its caller is the stack's first frame, and a `delete` by the `free` in it.
 //!
-//! The real `operator new` may throw `bad_alloc`, or call a handler that throws anything: such exceptions pass
-//! through these functions, and the guard in [`Op`] is dropped on their way.
+//! The real `operator new` may throw `bad_alloc`, or call a handler that frees and throws anything. It is called
+//! without a guard unless it is an allocator's own, so what a handler does is recorded.
 
 use crate::c::release;
 use crate::list::Hook;
-use crate::real;
+use crate::real::{self, Cxx};
 use core::ffi::c_void;
 use core::ptr::null_mut;
 use memscope_recorder::program::Op;
@@ -39,9 +38,12 @@ macro_rules! operator {
     }};
 }
 
-/// Records an allocation by the real operator.
+/// Calls the real operator; records the block only where the operator is an allocator's own.
 #[inline(always)]
 unsafe fn record(size: usize, sp: usize, bp: usize, next: impl FnOnce() -> Block) -> Block {
+    if real::cxx() != Cxx::Own {
+        return next();
+    }
     // SAFETY: `sp` and `bp` as the stub found them.
     let Some(op) = (unsafe { Op::begin(sp, bp) }) else { return next() };
     let block = next();
@@ -53,7 +55,7 @@ unsafe fn record(size: usize, sp: usize, bp: usize, next: impl FnOnce() -> Block
 /// operator (which tries once more, then calls the program's handler, then throws).
 #[inline(always)]
 unsafe fn plain(size: usize, sp: usize, bp: usize) -> Option<Block> {
-    if !real::plain_cxx() {
+    if real::cxx() != Cxx::Plain {
         return None;
     }
     // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
@@ -61,6 +63,27 @@ unsafe fn plain(size: usize, sp: usize, bp: usize) -> Option<Block> {
         let malloc = real::next::<Malloc>(Hook::Malloc)?;
         let op = Op::begin(sp, bp)?;
         let block = malloc(size.max(1));
+        if block.is_null() {
+            return None;
+        }
+        op.allocated(block as usize, size);
+        Some(block)
+    }
+}
+
+/// The same for an alignment: `aligned_alloc`, of a multiple of it.
+#[inline(always)]
+unsafe fn plain_aligned(size: usize, align: usize, sp: usize, bp: usize) -> Option<Block> {
+    if real::cxx() != Cxx::Plain || !align.is_power_of_two() {
+        return None;
+    }
+    // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
+    unsafe {
+        let aligned_alloc = real::next::<AlignedAlloc>(Hook::AlignedAlloc)?;
+        let align = align.max(size_of::<usize>());
+        let total = size.max(1).checked_next_multiple_of(align)?;
+        let op = Op::begin(sp, bp)?;
+        let block = aligned_alloc(align, total);
         if block.is_null() {
             return None;
         }
@@ -80,7 +103,7 @@ unsafe fn without_runtime(size: usize, align: usize, nothrow: bool, sp: usize, b
         } else {
             let size = size.max(1).next_multiple_of(align);
             match real::next::<AlignedAlloc>(Hook::AlignedAlloc) {
-                Some(next) => record(size, sp, bp, || next(align, size)),
+                Some(_) => crate::c::aligned_alloc(align, size, sp, bp),
                 None => null_mut(),
             }
         }
@@ -134,6 +157,9 @@ macro_rules! aligned_new {
         pub unsafe extern "C-unwind" fn $name(size: usize, align: Word, sp: usize, bp: usize) -> Block {
             // SAFETY: the program's own arguments.
             unsafe {
+                if let Some(block) = plain_aligned(size, align, sp, bp) {
+                    return block;
+                }
                 match operator!($hook as New2) {
                     Some(next) => record(size, sp, bp, || next(size, align)),
                     None => without_runtime(size, align, false, sp, bp),
@@ -155,6 +181,9 @@ macro_rules! aligned_nothrow_new {
         ) -> Block {
             // SAFETY: the program's own arguments.
             unsafe {
+                if let Some(block) = plain_aligned(size, align, sp, bp) {
+                    return block;
+                }
                 match operator!($hook as New3) {
                     Some(next) => record(size, sp, bp, || next(size, align, nothrow)),
                     None => without_runtime(size, align, true, sp, bp),
@@ -172,7 +201,7 @@ macro_rules! delete {
             // SAFETY: the program's own arguments.
             unsafe {
                 match operator!($hook as $type) {
-                    Some(next) if real::plain_cxx() => next(block $(, $extra)*),
+                    Some(next) if real::cxx() != Cxx::Own => next(block $(, $extra)*),
                     Some(next) => release(block, sp, bp, |block| next(block $(, $extra)*)),
                     None => {
                         if let Some(free) = real::next::<Free>(Hook::Free) {

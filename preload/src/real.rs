@@ -5,7 +5,7 @@ use crate::arena;
 use crate::list::{ALL, Hook, NAMES, REAL};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use memscope_recorder::program::{self, tls};
+use memscope_recorder::program::tls;
 use memscope_recorder::symbols::{self, Module};
 use memscope_recorder::sys::process;
 
@@ -16,11 +16,22 @@ const RESOLVED: u32 = 2;
 static STATE: AtomicU32 = AtomicU32::new(UNRESOLVED);
 /// True while a lookup of ours runs: what it allocates comes from the arena.
 static LOOKING: AtomicBool = AtomicBool::new(false);
-/// True where C++'s operators are the C++ library's own and end in our `malloc`.
-static PLAIN_CXX: AtomicBool = AtomicBool::new(false);
+/// A [`Cxx`] as a number.
+static CXX: AtomicU32 = AtomicU32::new(Cxx::Through as u32);
 
-/// An upper bound of the size of an `operator new`.
-const OPERATOR_SIZE: usize = 192;
+/// Whose C++'s operators are, and so what our hooks of them do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Cxx {
+    /// The C++ library's, which end in `malloc` and `free`, but the program has replaced some of them or of those: our
+    /// hooks only pass the calls on, and `malloc` and `free` are recorded.
+    Through,
+    /// All of them the C++ library's, and `malloc` and `free` ours: our hooks do what the operators would do, so
+    /// that the stack starts at the operator's caller.
+    Plain,
+    /// An allocator's own: recorded like `malloc` and `free`.
+    Own,
+}
 
 /// Looks up all functions, once. Other threads wait; the looking thread's own calls come back at once
 /// and are served by the arena.
@@ -38,7 +49,7 @@ pub fn resolve() {
     let mut operators = Operators::default();
     for &hook in ALL {
         if let Some((address, module)) = symbols::next(NAMES[hook as usize]) {
-            operators.found(hook, address, module);
+            operators.found(hook, module);
             REAL[hook as usize].store(address, Ordering::Release);
         }
     }
@@ -58,7 +69,7 @@ pub fn resolve_late(hook: Hook) -> usize {
     for library in libraries {
         for &hook in ALL.iter().filter(|hook| **hook >= Hook::New) {
             if let Some(address) = library.symbol(NAMES[hook as usize]) {
-                operators.found(hook, address, library);
+                operators.found(hook, library);
                 REAL[hook as usize].store(address, Ordering::Release);
             }
         }
@@ -75,23 +86,29 @@ struct Operators {
 }
 
 impl Operators {
-    fn found(&mut self, hook: Hook, address: usize, module: Module) {
+    fn found(&mut self, hook: Hook, module: Module) {
         if hook >= Hook::New {
             self.any = true;
             self.foreign |= !is_cxx_library(&module);
-            if hook < Hook::Delete {
-                program::add_forwarder(address, OPERATOR_SIZE);
-            }
         }
     }
 
-    /// The C++ library's operators call the program's first `malloc`, which may be the program's own or that of a
-    /// library that was preloaded before us.
     fn settle(&self) {
-        let first = symbols::first(NAMES[Hook::Malloc as usize]).map(|(_, module)| module);
-        let ours = first.is_some() && first == symbols::own();
-        PLAIN_CXX.store(self.any && !self.foreign && ours, Ordering::Release);
+        let cxx = match (self.any, self.foreign) {
+            (true, true) => Cxx::Own,
+            (true, false) if nothing_is_replaced() => Cxx::Plain,
+            _ => Cxx::Through,
+        };
+        CXX.store(cxx as u32, Ordering::Release);
     }
+}
+
+/// True where the program's calls of `malloc`, `free` and all operators come to us first: neither the program itself
+/// nor a library that was preloaded before us defines any of them.
+fn nothing_is_replaced() -> bool {
+    let Some(own) = symbols::own() else { return false };
+    let ours = |hook: &&Hook| symbols::first(NAMES[**hook as usize]).is_some_and(|(_, module)| module == own);
+    ALL.iter().filter(|hook| **hook >= Hook::New || matches!(hook, Hook::Malloc | Hook::Free)).all(|hook| ours(&hook))
 }
 
 fn is_cxx_library(module: &Module) -> bool {
@@ -99,10 +116,14 @@ fn is_cxx_library(module: &Module) -> bool {
     [b"libstdc++.so".as_slice(), b"libc++.so", b"libc++abi.so"].iter().any(|name| file.starts_with(name))
 }
 
-/// True where C++'s operators end in `malloc` and `free` as we see them.
+/// Whose C++'s operators are.
 #[inline(always)]
-pub fn plain_cxx() -> bool {
-    PLAIN_CXX.load(Ordering::Acquire)
+pub fn cxx() -> Cxx {
+    match CXX.load(Ordering::Acquire) {
+        1 => Cxx::Plain,
+        2 => Cxx::Own,
+        _ => Cxx::Through,
+    }
 }
 
 /// The address of the real function, 0 where there is none (yet).

@@ -1,6 +1,6 @@
 //! Cold entries: a thread's first call, and calls inside of calls.
 
-use super::{forward, slow};
+use super::slow;
 use super::stack::{self, Entry, Nested};
 use super::thread::ThreadState;
 use super::tls;
@@ -44,9 +44,6 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
     // SAFETY: the word is the address of this thread's state, whose hook is running or was left by a jump.
     unsafe {
         let outer = (*state).guard.load(Ordering::Relaxed);
-        if forward::is_forwarded(sp, outer) {
-            return None;
-        }
         match stack::classify_nested(Entry { sp, bp }, outer) {
             Nested::Reentrant => None,
             Nested::Stale => {

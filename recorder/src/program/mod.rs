@@ -7,14 +7,12 @@
 //! inside another one cannot record twice.
 
 pub mod birth;
-mod forward;
 mod op;
 pub mod slow;
 pub mod stack;
 pub mod thread;
 pub mod tls;
 
-pub use forward::add_forwarder;
 pub use op::Op;
 
 /// True while the calling thread runs a hook that records (and no part of it that is marked as ours).

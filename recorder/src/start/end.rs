@@ -100,7 +100,7 @@ fn at_end(status: u64) {
         return;
     }
     if context.launched {
-        return process.writer.save_private(process);
+        return process.writer.last_look(process);
     }
     let _ours = Unrecorded::begin();
     if process.phase() == Phase::Recording && process.writer.finish(process, PATIENCE) {

@@ -1,6 +1,6 @@
 //! The writer's work: what to take, and when.
 
-use super::sink::Sink;
+use super::sink::{BATCH, Sink};
 use super::{STOPPED, Writer};
 use crate::process::{Phase, Process};
 use crate::spool::buffer::Buffer;
@@ -14,8 +14,6 @@ use memscope_shared::spool as layout;
 const TICK: Duration = Duration::from_millis(80);
 /// Every how many ticks the clocks and the threads' names are read.
 const TICKS_PER_SAMPLE: u64 = 10;
-/// Full buffers that are taken together, so that those of one stream make one larger frame.
-const BATCH: usize = 16;
 
 /// The loop of our thread.
 pub fn serve(process: &'static Process, writer: &Writer) {
@@ -132,8 +130,31 @@ fn tick(process: &'static Process, sink: &mut Sink, ticks: u64) {
     sink.sample_memory();
     if ticks % TICKS_PER_SAMPLE == 0 {
         sink.sample_names(process);
-        if let Err(error) = sink.sample_clocks(process) {
-            end::end_recording(process, end::Reason::WriteFailed(error));
+        sink.sample_clocks(process);
+    }
+    write_samples(process, sink);
+}
+
+/// Writes what the sink has sampled.
+fn write_samples(process: &'static Process, sink: &mut Sink) {
+    if let Err(error) = sink.write_samples() {
+        end::end_recording(process, end::Reason::WriteFailed(error));
+    }
+}
+
+/// What the last moment of a process adds whose trace somebody else completes: a look at memory, clocks and names,
+/// and what lies in memory that dies with the process.
+pub fn last_look(process: &'static Process, sink: &mut Sink) {
+    if sink.failed() || process.phase() != Phase::Recording {
+        return;
+    }
+    sink.sample_memory();
+    sink.sample_names(process);
+    sink.sample_clocks(process);
+    write_samples(process, sink);
+    if let Some(since) = process.spool().word(layout::header::PRIVATE_SINCE).filter(|word| word.get() != 0) {
+        if partial(process, sink) {
+            since.set(0);
         }
     }
 }
@@ -145,7 +166,9 @@ pub fn partial(process: &'static Process, sink: &mut Sink) -> bool {
             if sink.failed() {
                 return false;
             }
-            take(process, sink, &[Some(buffer)]);
+            if let Err(error) = sink.take_part(buffer) {
+                end::end_recording(process, end::Reason::WriteFailed(error));
+            }
         }
     }
     !sink.failed()

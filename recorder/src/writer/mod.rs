@@ -18,7 +18,6 @@ use crate::sys::{futex, process as os};
 use channel::Channel;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
-use memscope_shared::spool::header;
 use sink::Sink;
 
 /// No thread of ours yet; one is started when the first buffer is full.
@@ -150,12 +149,10 @@ impl Writer {
         }
     }
 
-    /// Writes what lies in memory that dies with the process.
-    pub fn save_private(&self, process: &'static Process) {
-        if let Some(word) = process.spool().word(header::PRIVATE_SINCE).filter(|word| word.get() != 0) {
-            if self.hold().is_some_and(|held| drain::partial(process, held.sink)) {
-                word.set(0);
-            }
+    /// Writes what nobody can know once the process is gone.
+    pub fn last_look(&self, process: &'static Process) {
+        if let Some(held) = self.hold() {
+            drain::last_look(process, held.sink);
         }
     }
 

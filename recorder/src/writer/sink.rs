@@ -19,6 +19,8 @@ use memscope_shared::spool::header;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, meta};
 use std::ffi::CString;
 
+/// Most buffers that are taken together.
+pub const BATCH: usize = 16;
 /// Threads whose names are read in one go.
 const NAMES_AT_ONCE: usize = 256;
 /// Stamps are kept to this resolution: the TSC of common processors steps by about as much.
@@ -36,6 +38,7 @@ pub struct Sink {
     /// Position up to which each stream is in the trace, by stream number.
     written: Vec<u64>,
     memory: Vec<MemorySample>,
+    last_rss: u64,
     records: u64,
     failed: bool,
 }
@@ -66,6 +69,7 @@ impl Sink {
             out: Vec::new(),
             written: Vec::new(),
             memory: Vec::new(),
+            last_rss: 0,
             records: 0,
             failed: false,
         };
@@ -73,7 +77,8 @@ impl Sink {
         meta::write_process(&mut sink.out, process);
         let samples: Vec<_> = samples.iter().copied().map(as_recorded).collect();
         meta::write_clock(&mut sink.out, &samples);
-        sink.append().inspect_err(|_| {
+        sink.sample_memory();
+        sink.write_samples().inspect_err(|_| {
             let _ = file::remove(path);
         })?;
         Ok(sink)
@@ -115,45 +120,69 @@ impl Sink {
 
     /// Writes what a run of buffers of one stream holds beyond what is in the trace already.
     pub fn take(&mut self, buffers: &[Option<Buffer>]) -> Result<(), Errno> {
-        let mut parts: [&[u64]; 16] = [&[]; 16];
-        let mut committed = [0; 16];
-        let Some(Some(first)) = buffers.first() else { return Ok(()) };
-        let (stream, thread) = {
-            let header = first.header();
-            (header.stream.load(Ordering::Relaxed), header.thread.load(Ordering::Relaxed))
-        };
+        let mut rest = buffers;
+        while !rest.is_empty() {
+            rest = self.take_adjacent(rest)?;
+        }
+        Ok(())
+    }
+
+    /// The same for the buffer that a thread is filling: only if it continues what the trace has. Else the buffer
+    /// before it is still on its way to us.
+    pub fn take_part(&mut self, buffer: Buffer) -> Result<(), Errno> {
+        let header = buffer.header();
+        let stream = header.stream.load(Ordering::Acquire) as usize;
+        let written = self.written.get(stream).copied().unwrap_or(0);
+        if header.position.load(Ordering::Relaxed) > written {
+            return Ok(());
+        }
+        self.take_adjacent(&[Some(buffer)]).map(drop)
+    }
+
+    /// Writes the buffers that follow each other without a gap in the stream; returns those behind them.
+    fn take_adjacent<'b>(&mut self, buffers: &'b [Option<Buffer>]) -> Result<&'b [Option<Buffer>], Errno> {
+        let mut parts: [&[u64]; BATCH] = [&[]; BATCH];
+        let Some(Some(first)) = buffers.first() else { return Ok(&[]) };
+        let header = first.header();
+        let (stream, thread) = (header.stream.load(Ordering::Relaxed), header.thread.load(Ordering::Relaxed));
         let index = stream as usize;
         if self.written.len() <= index {
             self.written.resize(index + 1, 0);
         }
-        let start = self.written[index];
+        let start = self.written[index].max(first.untaken().0);
         let mut at = start;
-        for ((buffer, part), committed) in buffers.iter().flatten().zip(&mut parts).zip(&mut committed) {
+        let mut count = 0;
+        for (buffer, part) in buffers.iter().flatten().zip(&mut parts) {
             let (position, words) = buffer.untaken();
+            if position > at {
+                break;
+            }
             // A thread that moved to another buffer copied words that may be written already.
-            let known = usize::try_from(at.saturating_sub(position)).unwrap_or(usize::MAX).min(words.len());
+            let known = usize::try_from(at - position).unwrap_or(usize::MAX).min(words.len());
             *part = &words[known..];
-            *committed = position + words.len() as u64 - buffer.header().position.load(Ordering::Relaxed);
-            at = at.max(position) + part.len() as u64;
+            at += part.len() as u64;
+            count += 1;
         }
-        if parts.iter().all(|part| part.is_empty()) {
-            return Ok(());
+        let parts = &parts[..count];
+        if at > start {
+            self.records += parts.iter().map(|part| Records::new(part).count() as u64).sum::<u64>();
+            let block = Block { stream: stream as u32, thread: thread as u32, position: start };
+            self.encoder.encode_parts(&mut self.zstd, block, parts, &mut self.out);
+            self.append()?;
+            self.written[index] = at;
         }
-        self.records += parts.iter().map(|part| Records::new(part).count() as u64).sum::<u64>();
-        let block = Block { stream: stream as u32, thread: thread as u32, position: start };
-        self.encoder.encode_parts(&mut self.zstd, block, &parts[..buffers.len()], &mut self.out);
-        self.append()?;
-        self.written[index] = at;
-        for (buffer, committed) in buffers.iter().flatten().zip(committed) {
-            buffer.header().taken.store(committed, Ordering::Release);
+        for buffer in buffers[..count].iter().flatten() {
+            let header = buffer.header();
+            let taken = at.saturating_sub(header.position.load(Ordering::Relaxed));
+            header.taken.store(taken.min(header.committed.load(Ordering::Relaxed)), Ordering::Release);
         }
-        Ok(())
+        Ok(&buffers[count..])
     }
 
     /// Notes the resident set.
     pub fn sample_memory(&mut self) {
         let Some(rss_bytes) = os::resident_bytes() else { return };
-        if self.memory.last().is_none_or(|last| last.rss_bytes != rss_bytes) {
+        if rss_bytes != self.memory.last().map_or(self.last_rss, |last| last.rss_bytes) {
             self.memory.push(MemorySample { stamp: clock::stamp(), rss_bytes });
         }
     }
@@ -181,25 +210,31 @@ impl Sink {
         }
     }
 
-    /// Writes a sample of the clocks, and what else has gathered.
-    pub fn sample_clocks(&mut self, process: &Process) -> Result<(), Errno> {
+    /// Notes the clocks.
+    pub fn sample_clocks(&mut self, process: &Process) {
         let sample = clock::sample();
         for (offset, value) in [(header::CLOCK_STAMP, sample.stamp), (header::CLOCK_NS, sample.monotonic_ns)] {
             process.spool().word(offset).into_iter().for_each(|word| word.set(value));
         }
         meta::write_clock(&mut self.out, &[as_recorded(sample)]);
-        if !self.memory.is_empty() {
+    }
+
+    /// Writes what has been noted.
+    pub fn write_samples(&mut self) -> Result<(), Errno> {
+        if let Some(last) = self.memory.last().copied() {
             meta::write_memory(&mut self.out, &self.memory);
             self.memory.clear();
+            self.last_rss = last.rss_bytes;
         }
-        self.append()
+        if self.out.is_empty() { Ok(()) } else { self.append() }
     }
 
     /// Writes the end of the trace and removes the spool.
     pub fn finish(&mut self, process: &Process) -> Result<(), Errno> {
         self.sample_memory();
         self.sample_names(process);
-        self.sample_clocks(process)?;
+        self.sample_clocks(process);
+        self.write_samples()?;
         let end = end::describe(process, self.records);
         meta::write_end(&mut self.out, &end);
         self.append()?;
