@@ -2,6 +2,7 @@
 
 use super::blocks::{Allocation, Collector};
 use super::lifetimes::LifetimeHistogram;
+use super::owners::Owners;
 use super::pairing::{Block, By, Ending, Ledger, Life};
 use super::sites::Sites;
 use super::timeline::{Active, Timeline};
@@ -24,8 +25,8 @@ pub struct Accounts {
     pub collector: Collector,
     /// Blocks whose end nobody saw, though their address was given out again.
     pub unseen_ends: u64,
-    /// Thread of each stream.
-    threads: Vec<u32>,
+    /// Threads of the streams.
+    pub owners: Owners,
     /// Ends of blocks that nobody saw are those of blocks of the parent.
     inherits: bool,
 }
@@ -33,7 +34,7 @@ pub struct Accounts {
 impl Accounts {
     /// Everything is 0.
     #[must_use]
-    pub fn new(threads: Vec<u32>, inherits: bool, timeline: Timeline, collector: Collector) -> Self {
+    pub fn new(owners: Owners, inherits: bool, timeline: Timeline, collector: Collector) -> Self {
         Self {
             stats: Stats::default(),
             active: Active::default(),
@@ -42,7 +43,7 @@ impl Accounts {
             lifetimes: LifetimeHistogram::default(),
             collector,
             unseen_ends: 0,
-            threads,
+            owners,
             inherits,
         }
     }
@@ -70,10 +71,6 @@ impl Accounts {
         Stats { active_allocations: self.active.allocations, active_memory: self.active.memory, ..self.stats }
     }
 
-    fn thread(&self, stream: u32) -> u32 {
-        self.threads.get(stream as usize).copied().unwrap_or(0)
-    }
-
     #[inline]
     fn lived(&mut self, block: &Block, end: u64, end_thread: u32, freed_by: FreedBy) {
         let end = end.max(block.start);
@@ -81,7 +78,7 @@ impl Accounts {
         self.sites.lived(block.site, lifetime);
         self.lifetimes.add(lifetime, block.size);
         if self.collector.wants(freed_by) {
-            let (start, thread) = (block.start, self.thread(block.stream));
+            let (start, thread) = (block.start, self.owners.at(block.stream, block.start));
             let Block { address, size, site, .. } = *block;
             self.collector.push(&Allocation {
                 start,
@@ -133,8 +130,8 @@ impl Ledger for Accounts {
     #[inline]
     fn close(&mut self, life: &Life) {
         let (end_thread, freed_by) = match life.end.by {
-            By::Free => (self.thread(life.end.stream), FreedBy::Free),
-            By::Realloc => (self.thread(life.end.stream), FreedBy::Realloc),
+            By::Free => (self.owners.at(life.end.stream, life.end.time), FreedBy::Free),
+            By::Realloc => (self.owners.at(life.end.stream, life.end.time), FreedBy::Realloc),
             By::Unseen => {
                 self.unseen_ends += 1;
                 (0, FreedBy::Free)

@@ -5,6 +5,7 @@
 
 use super::cursor::{Failure, note_failure};
 use super::event::is_special;
+use super::owners::Owners;
 use super::modules::{Modules, read_module};
 use super::source::{Block, EventSource};
 use super::stacks::{NodeCollector, Stacks, is_node};
@@ -20,6 +21,8 @@ pub struct Catalog {
     pub modules: Modules,
     /// The threads.
     pub threads: Threads,
+    /// Which of them each stream belonged to, by stamps.
+    pub owners: Owners,
     /// Blocks that could not be read.
     pub failures: Vec<Failure>,
 }
@@ -27,7 +30,8 @@ pub struct Catalog {
 impl Catalog {
     /// Reads all blocks of `source` that have more than events. `progress` hears how many words are done.
     pub fn read(source: &mut impl EventSource, mut progress: impl FnMut(u64)) -> Self {
-        let mut collector = Collector::default();
+        let owners = Owners::new(source.streams().iter().map(|stream| stream.thread));
+        let mut collector = Collector { owners, ..Collector::default() };
         let mut done = 0;
         for at in 0..source.streams().len() {
             let stream = &source.streams()[at];
@@ -37,7 +41,7 @@ impl Catalog {
             for n in 0..stream.blocks.len() {
                 let block = source.streams()[at].blocks[n];
                 if block.special {
-                    collector.read(source, &block);
+                    collector.read(source, at, &block);
                     done += u64::from(block.words);
                     progress(done);
                 }
@@ -53,24 +57,28 @@ struct Collector {
     modules: Vec<super::modules::Module>,
     gone: Vec<(u32, u64)>,
     threads: Threads,
+    owners: Owners,
     failures: Vec<Failure>,
 }
 
 impl Collector {
-    fn read(&mut self, source: &mut impl EventSource, block: &Block) {
+    fn read(&mut self, source: &mut impl EventSource, stream: usize, block: &Block) {
         match source.read(block.id) {
-            Ok(words) => self.block(words.get(block.skip as usize..).unwrap_or_default()),
+            Ok(words) => self.block(stream, words.get(block.skip as usize..).unwrap_or_default()),
             Err(why) => note_failure(&mut self.failures, block, why),
         }
     }
 
-    fn block(&mut self, words: &[u64]) {
+    fn block(&mut self, stream: usize, words: &[u64]) {
         for record in Records::new(words).filter(|record| is_special(record[0])) {
             match kind_of(record[0]) {
                 _ if is_node(record[0]) => self.nodes.add(record),
                 kind::MODULE => self.modules.extend(read_module(record)),
                 kind::MODULES_GONE => self.gone.push((operand(record[0]) as u32, record[2])),
-                kind::THREAD_START => self.threads.started(record),
+                kind::THREAD_START => {
+                    self.threads.started(record);
+                    self.owners.started(stream, record);
+                }
                 kind::THREAD_END => self.threads.ended(record),
                 _ => {}
             }
@@ -82,6 +90,7 @@ impl Collector {
             stacks: self.nodes.finish(),
             modules: Modules::new(self.modules, self.gone),
             threads: self.threads,
+            owners: self.owners,
             failures: self.failures,
         }
     }

@@ -8,8 +8,8 @@
 //! | step | module |
 //! |---|---|
 //! | streams of blocks of records, read in any order | [`source`], [`trace_source`] |
-//! | first pass: what is no event | [`catalog`]: [`stacks`], [`modules`], [`threads`] |
-//! | second pass: all events by time | [`cursor`], [`merge`], [`tournament`] |
+//! | first pass: what is no event | [`catalog`]: [`stacks`], [`modules`], [`threads`], [`owners`] |
+//! | second pass: all events by time | [`cursor`], [`merge`], [`tournament`], [`pipeline`] |
 //! | which end belongs to which start | [`pairing`], [`table`] |
 //! | sums | [`accounts`]: [`sites`], [`timeline`], [`lifetimes`], [`histogram`], [`blocks`] |
 //! | all of it for one trace | [`engine`], [`frames`], [`losses`], [`process`] |
@@ -31,7 +31,9 @@ pub mod lifetimes;
 pub mod losses;
 pub mod merge;
 pub mod modules;
+pub mod owners;
 pub mod pairing;
+pub mod pipeline;
 pub mod process;
 pub mod recording;
 pub mod sites;

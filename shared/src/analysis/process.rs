@@ -9,8 +9,9 @@ use super::engine::{Done, Engine, Place};
 use super::error::Error;
 use super::frames::{Frame, Frames, Trace};
 use super::losses::{self, Losses};
-use super::merge::{self, merge};
+use super::merge;
 use super::modules::Module;
+use super::pipeline::merge_aside;
 use super::source::{EventSource, Stream};
 use super::stacks::Stacks;
 use super::timeline::{Active, Timeline};
@@ -164,20 +165,20 @@ fn run(
             progress(done, total);
         }
     };
-    let catalog = Catalog::read(source, &mut progress);
-    let threads: Vec<u32> = source.streams().iter().map(|stream| stream.thread).collect();
+    let mut catalog = Catalog::read(source, &mut progress);
+    let owners = std::mem::take(&mut catalog.owners).timed(clock);
     let temp_dir = options.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
     let collector = Collector::new(options.allocations, &temp_dir);
     let timeline = Timeline::new(span.start, span.end);
-    let streams = threads.len();
-    let accounts = Accounts::new(threads, inherits, timeline, collector);
+    let streams = source.streams().len();
+    let accounts = Accounts::new(owners, inherits, timeline, collector);
     let mut engine = Engine::new(clock, &catalog.stacks, streams, accounts);
     let mut progress = |done| {
         if let Some(progress) = &mut options.progress {
             progress(first + done, total);
         }
     };
-    let outcome = merge(source, ended, &mut engine, &mut progress);
+    let outcome = merge_aside(source, ended, &mut engine, &mut progress);
     let done = engine.finish();
     (catalog, done, outcome)
 }
@@ -233,7 +234,7 @@ struct Closing<'a> {
 }
 
 impl Closing<'_> {
-    fn finish(self, streams: &[Stream], catalog: Catalog, done: Done) -> Result<ProcessAnalysis, Error> {
+    fn finish(self, catalog: Catalog, done: Done) -> Result<ProcessAnalysis, Error> {
         let Catalog { stacks, mut modules, mut threads, .. } = catalog;
         let Done { mut accounts, pairing, places, used, .. } = done;
         let end = self.end();
@@ -248,8 +249,8 @@ impl Closing<'_> {
         for name in self.trace.thread_names() {
             threads.named(name.thread, name.stamp, &name.name);
         }
-        let mut used_threads: Vec<u32> =
-            streams.iter().zip(used).filter(|(_, used)| *used).map(|(stream, _)| stream.thread).collect();
+        let used = used.iter().enumerate().filter(|(_, used)| **used);
+        let mut used_threads: Vec<u32> = used.flat_map(|(stream, _)| accounts.owners.of(stream)).collect();
         used_threads.sort_unstable();
         let threads: Vec<_> = threads.list(|number| used_threads.binary_search(&number).is_ok());
         let stats = self.stats(&accounts, threads.len());

@@ -1,0 +1,81 @@
+//! Whose a stream is, and since when: a thread that comes after another one has gone may continue that
+//! one's stream.
+
+use crate::record::operand;
+use crate::trace::Clock;
+
+/// The threads that each stream belonged to, in order.
+#[derive(Debug, Default)]
+pub struct Owners(Vec<Vec<(u64, u32)>>);
+
+impl Owners {
+    /// Streams that begin with these threads.
+    pub fn new(first: impl Iterator<Item = u32>) -> Self {
+        Self(first.map(|thread| vec![(0, thread)]).collect())
+    }
+
+    /// Takes a `THREAD_START` record of a stream. Records of one stream come in its order.
+    pub fn started(&mut self, stream: usize, record: &[u64]) {
+        let (thread, stamp) = ((operand(record[0]) >> 32) as u32, record[1]);
+        if let Some(owners) = self.0.get_mut(stream) {
+            match owners.last_mut() {
+                Some((since, owner)) if *since == 0 && owners.len() == 1 => {
+                    // What the first record says goes for the whole stream up to the next.
+                    *owner = thread;
+                    *since = 1;
+                }
+                Some((_, owner)) if *owner == thread => {}
+                _ => owners.push((stamp, thread)),
+            }
+        }
+    }
+
+    /// The same with times instead of stamps.
+    #[must_use]
+    pub fn timed(mut self, clock: &Clock) -> Self {
+        for (since, _) in self.0.iter_mut().flat_map(|owners| owners.iter_mut().skip(1)) {
+            *since = clock.ns(*since);
+        }
+        self
+    }
+
+    /// The thread that a stream belonged to at a time.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, stream: u32, time: u64) -> u32 {
+        match self.0.get(stream as usize).map(Vec::as_slice) {
+            None | Some([]) => 0,
+            Some([(_, thread)]) => *thread,
+            Some(owners) => owners[owners[1..].partition_point(|&(since, _)| since <= time)].1,
+        }
+    }
+
+    /// All threads that a stream belonged to.
+    pub fn of(&self, stream: usize) -> impl Iterator<Item = u32> + '_ {
+        self.0.get(stream).into_iter().flatten().map(|&(_, thread)| thread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{head, kind, thread_operand};
+
+    #[test]
+    fn a_stream_is_continued_by_another_thread() {
+        let start = |thread, stamp| [head(kind::THREAD_START, thread_operand(thread, 9)), stamp, 0, 0];
+        let mut owners = Owners::new([7, 2].into_iter());
+        owners.started(0, &start(1, 50));
+        owners.started(0, &start(1, 60));
+        owners.started(0, &start(3, 100));
+        owners.started(0, &start(4, 200));
+        assert_eq!(owners.at(0, 0), 1);
+        assert_eq!(owners.at(0, 99), 1);
+        assert_eq!(owners.at(0, 100), 3);
+        assert_eq!(owners.at(0, 199), 3);
+        assert_eq!(owners.at(0, 1000), 4);
+        assert_eq!(owners.at(1, 5), 2);
+        assert_eq!(owners.at(2, 5), 0);
+        assert_eq!(owners.of(0).collect::<Vec<_>>(), [1, 3, 4]);
+    }
+}
