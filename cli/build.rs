@@ -83,8 +83,6 @@ fn build_library() -> Result<PathBuf, Box<dyn Error>> {
             cargo.env_remove(name);
         }
     }
-    // The copy that is carried needs its symbol table to be debugged, but no line tables.
-    cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false");
 
     let output = cargo.output()?;
     if !output.status.success() {
