@@ -2,6 +2,7 @@
 
 mod completion;
 mod damage;
+mod fixture;
 
 use std::fs;
 use std::path::Path;
