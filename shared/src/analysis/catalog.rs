@@ -5,8 +5,8 @@
 
 use super::cursor::{Failure, note_failure};
 use super::event::is_special;
-use super::owners::Owners;
 use super::modules::{Modules, read_module};
+use super::owners::Owners;
 use super::source::{Block, EventSource};
 use super::stacks::{NodeCollector, Stacks, is_node};
 use super::threads::Threads;

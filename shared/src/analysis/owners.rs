@@ -17,16 +17,12 @@ impl Owners {
     /// Takes a `THREAD_START` record of a stream. Records of one stream come in its order.
     pub fn started(&mut self, stream: usize, record: &[u64]) {
         let (thread, stamp) = ((operand(record[0]) >> 32) as u32, record[1]);
-        if let Some(owners) = self.0.get_mut(stream) {
-            match owners.last_mut() {
-                Some((since, owner)) if *since == 0 && owners.len() == 1 => {
-                    // What the first record says goes for the whole stream up to the next.
-                    *owner = thread;
-                    *since = 1;
-                }
-                Some((_, owner)) if *owner == thread => {}
-                _ => owners.push((stamp, thread)),
-            }
+        let Some(owners) = self.0.get_mut(stream) else { return };
+        match owners.as_mut_slice() {
+            // What the first record says goes for the whole stream up to the next.
+            [(since @ 0, owner)] => (*since, *owner) = (1, thread),
+            [.., (_, owner)] if *owner == thread => {}
+            _ => owners.push((stamp, thread)),
         }
     }
 

@@ -143,7 +143,7 @@ pub fn analyze_trace(trace: &TraceFile, mut options: Options) -> Result<ProcessA
     }
     let losses = losses::of_trace(trace, &failures, running);
     let closing = Closing { trace, process, running, clock: &clock, span, losses, lost: outcome.lost };
-    closing.finish(source.streams(), catalog, done)
+    closing.finish(catalog, done)
 }
 
 /// The two passes over the records.
