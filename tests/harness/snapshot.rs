@@ -285,7 +285,8 @@ fn without_parameters(full: &str) -> &str {
             _ => {}
         }
         if depth == 0 {
-            return &full[..i];
+            // The call operator's own name has parentheses.
+            return if full[..i].ends_with("operator") { full } else { &full[..i] };
         }
     }
     full
@@ -300,6 +301,7 @@ mod tests {
         for (full, name) in [
             ("main", "main"),
             ("f(int)", "f"),
+            ("operator()", "operator()"),
             ("shop::Basket::fill(unsigned long) const", "shop::Basket::fill"),
             ("void g<int (*)(char)>(int (*)(char))", "void g<int (*)(char)>"),
             (
