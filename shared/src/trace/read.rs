@@ -283,7 +283,8 @@ impl TraceFile {
         self.frames.get(index).map(damaged_payload)
     }
 
-    fn check_file_header(&self) -> Result<(), TraceError> {
+    /// A wrong magic or version is refused; any other change of the header loses nothing, but is told.
+    fn check_file_header(&mut self) -> Result<(), TraceError> {
         let mut bytes = [0; FILE_HEADER_BYTES];
         let short = || TraceError::NotATrace(self.path.clone());
         match self.file.read_exact_at(&mut bytes, 0) {
@@ -295,9 +296,14 @@ impl TraceFile {
             return Err(short());
         }
         match u32_at(&bytes, 8) {
-            VERSION => Ok(()),
-            other => Err(TraceError::Version(self.path.clone(), other)),
+            VERSION => {}
+            other => return Err(TraceError::Version(self.path.clone(), other)),
         }
+        if crc32fast::hash(&bytes[..60]) != u32_at(&bytes, 60) {
+            let length = FILE_HEADER_BYTES as u64;
+            self.damages.push(Damage { length, ..nothing_at(DamageKind::Header, 0) });
+        }
+        Ok(())
     }
 
     /// Goes from header to header; where there is none, searches for the next.

@@ -113,5 +113,10 @@ fn other_files_are_refused() {
     let mut header = file_header();
     header[8] = 200;
     assert!(refused(&header).contains("version 200"));
+    let mut header = file_header();
+    header[12] ^= 1;
+    write(&path, &header);
+    let changed = TraceFile::open(&path).unwrap();
+    assert_eq!(changed.damages().first().map(|damage| (damage.offset, damage.length)), Some((0, 64)));
     assert!(TraceFile::open(dir.path().join("none")).unwrap_err().to_string().contains("cannot open"));
 }
