@@ -3,7 +3,7 @@
 use super::blocks::{Allocation, Collector};
 use super::lifetimes::LifetimeHistogram;
 use super::owners::Owners;
-use super::pairing::{Block, By, Ending, Ledger, Life};
+use super::pairing::{Block, By, Ending, Ledger, Life, NO_STREAM};
 use super::sites::Sites;
 use super::timeline::{Active, Timeline};
 use crate::model::{FreedBy, Stats};
@@ -62,7 +62,7 @@ impl Accounts {
 
     /// A block is live at the end of the recording.
     pub fn left(&mut self, block: &Block, end: u64, freed_by: FreedBy) {
-        self.lived(block, end, 0, freed_by);
+        self.lived(block, end, NO_STREAM, freed_by);
     }
 
     /// The totals, after the last event.
@@ -72,13 +72,14 @@ impl Accounts {
     }
 
     #[inline]
-    fn lived(&mut self, block: &Block, end: u64, end_thread: u32, freed_by: FreedBy) {
+    fn lived(&mut self, block: &Block, end: u64, end_stream: u32, freed_by: FreedBy) {
         let end = end.max(block.start);
         let lifetime = end - block.start;
         self.sites.lived(block.site, lifetime);
         self.lifetimes.add(lifetime, block.size);
         if self.collector.wants(freed_by) {
             let (start, thread) = (block.start, self.owners.at(block.stream, block.start));
+            let end_thread = self.owners.at(end_stream, end);
             let Block { address, size, site, .. } = *block;
             self.collector.push(&Allocation {
                 start,
@@ -129,15 +130,9 @@ impl Ledger for Accounts {
 
     #[inline]
     fn close(&mut self, life: &Life) {
-        let (end_thread, freed_by) = match life.end.by {
-            By::Free => (self.owners.at(life.end.stream, life.end.time), FreedBy::Free),
-            By::Realloc => (self.owners.at(life.end.stream, life.end.time), FreedBy::Realloc),
-            By::Unseen => {
-                self.unseen_ends += 1;
-                (0, FreedBy::Free)
-            }
-        };
-        self.lived(&life.block, life.end.time, end_thread, freed_by);
+        self.unseen_ends += u64::from(life.end.by == By::Unseen);
+        let freed_by = if life.end.by == By::Realloc { FreedBy::Realloc } else { FreedBy::Free };
+        self.lived(&life.block, life.end.time, life.end.stream, freed_by);
     }
 
     fn realloc(&mut self) {

@@ -5,6 +5,7 @@ use std::hint::black_box;
 use super::accounts::Accounts;
 use super::event::{Event, EventKind, EventSink};
 use super::merge::BATCH;
+use super::owners::Used;
 use super::pairing::{Block, By, Ending, Pairing};
 use super::stacks::Stacks;
 use crate::trace::{Clock, ClockCursor};
@@ -93,8 +94,8 @@ pub struct Engine<'a> {
     pairing: Pairing,
     accounts: Accounts,
     sites: SiteIndex<'a>,
-    /// Streams that have started or ended blocks.
-    used: Vec<bool>,
+    /// Threads that have started or ended blocks.
+    used: Used,
     /// The last event's time.
     now: u64,
 }
@@ -108,8 +109,8 @@ pub struct Done {
     pub pairing: Pairing,
     /// What each site stands for.
     pub places: Vec<Place>,
-    /// Of each stream, whether it has started or ended blocks.
-    pub used: Vec<bool>,
+    /// The threads that have started or ended blocks.
+    pub used: Used,
     /// Time of the last event; 0 where there was none.
     pub last_time: u64,
 }
@@ -124,7 +125,7 @@ impl<'a> Engine<'a> {
             pairing: Pairing::new(),
             accounts,
             sites: SiteIndex::new(stacks),
-            used: vec![false; streams],
+            used: Used::new(streams),
             now: 0,
         }
     }
@@ -174,12 +175,14 @@ impl<'a> Engine<'a> {
         self.now = time;
         self.accounts.timeline.advance(time, self.accounts.active);
         let &Event { address, size, stream, .. } = event;
+        if event.kind != EventKind::Failed {
+            self.used.mark(&self.accounts.owners, stream, time);
+        }
         let by = match event.kind {
             EventKind::Failed => return self.accounts.failed(),
             // No allocator gives out address 0, and to free it does nothing.
             _ if address == 0 => return,
             EventKind::Start => {
-                self.used[stream as usize] = true;
                 let site = self.sites.site(event.stack, &mut self.accounts);
                 let block = Block { address, start: time, size, site, stream };
                 return self.pairing.start(block, &mut self.accounts);
@@ -187,7 +190,6 @@ impl<'a> Engine<'a> {
             EventKind::Free => By::Free,
             EventKind::Realloc => By::Realloc,
         };
-        self.used[stream as usize] = true;
         self.pairing.end(address, Ending { time, stream, by }, &mut self.accounts);
     }
 }

@@ -1,6 +1,8 @@
 //! Whose a stream is, and since when: a thread that comes after another one has gone may continue that
 //! one's stream.
 
+use std::collections::BTreeSet;
+
 use crate::record::operand;
 use crate::trace::Clock;
 
@@ -46,9 +48,43 @@ impl Owners {
         }
     }
 
-    /// All threads that a stream belonged to.
-    pub fn of(&self, stream: usize) -> impl Iterator<Item = u32> + '_ {
-        self.0.get(stream).into_iter().flatten().map(|&(_, thread)| thread)
+    /// When a stream next changes hands after `time`; `u64::MAX` if it never does.
+    #[must_use]
+    pub fn change_after(&self, stream: u32, time: u64) -> u64 {
+        let owners = self.0.get(stream as usize).map_or(&[][..], Vec::as_slice);
+        let next = owners.iter().skip(1).find(|&&(since, _)| since > time);
+        next.map_or(u64::MAX, |&(since, _)| since)
+    }
+}
+
+/// Which threads have had events.
+#[derive(Debug)]
+pub struct Used {
+    /// Of each stream, until when the thread that is marked has it.
+    until: Vec<u64>,
+    threads: BTreeSet<u32>,
+}
+
+impl Used {
+    /// None of the threads of this many streams.
+    #[must_use]
+    pub fn new(streams: usize) -> Self {
+        Self { until: vec![0; streams], threads: BTreeSet::new() }
+    }
+
+    /// A stream has an event.
+    #[inline]
+    pub fn mark(&mut self, owners: &Owners, stream: u32, time: u64) {
+        if time >= self.until[stream as usize] {
+            self.threads.insert(owners.at(stream, time));
+            self.until[stream as usize] = owners.change_after(stream, time);
+        }
+    }
+
+    /// Whether a thread has had an event.
+    #[must_use]
+    pub fn contains(&self, thread: u32) -> bool {
+        self.threads.contains(&thread)
     }
 }
 
@@ -72,6 +108,10 @@ mod tests {
         assert_eq!(owners.at(0, 1000), 4);
         assert_eq!(owners.at(1, 5), 2);
         assert_eq!(owners.at(2, 5), 0);
-        assert_eq!(owners.of(0).collect::<Vec<_>>(), [1, 3, 4]);
+        let mut used = Used::new(2);
+        for (stream, time) in [(0, 10), (0, 20), (0, 200), (0, 250), (1, 5)] {
+            used.mark(&owners, stream, time);
+        }
+        assert_eq!((1..5).filter(|&thread| used.contains(thread)).collect::<Vec<_>>(), [1, 2, 4]);
     }
 }

@@ -55,6 +55,9 @@ pub enum By {
     Unseen,
 }
 
+/// The stream of an end that nobody saw.
+pub const NO_STREAM: u32 = u32::MAX;
+
 /// The end of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
@@ -334,7 +337,7 @@ impl Pairing {
         match event {
             Waiting::Start(block) => {
                 if let Some(old) = self.live.remove(address) {
-                    let end = Ending { time: block.start, stream: u32::MAX, by: By::Unseen };
+                    let end = Ending { time: block.start, stream: NO_STREAM, by: By::Unseen };
                     self.over(Life { block: old, end }, ledger);
                 }
                 self.apply(address, event, ledger);

@@ -249,10 +249,7 @@ impl Closing<'_> {
         for name in self.trace.thread_names() {
             threads.named(name.thread, name.stamp, &name.name);
         }
-        let used = used.iter().enumerate().filter(|(_, used)| **used);
-        let mut used_threads: Vec<u32> = used.flat_map(|(stream, _)| accounts.owners.of(stream)).collect();
-        used_threads.sort_unstable();
-        let threads: Vec<_> = threads.list(|number| used_threads.binary_search(&number).is_ok());
+        let threads: Vec<_> = threads.list(|number| used.contains(number));
         let stats = self.stats(&accounts, threads.len());
         let sites = places.iter().enumerate();
         let sites =

@@ -23,10 +23,11 @@ pub struct Block {
     pub special: bool,
 }
 
-/// One stream: what one thread wrote at one level of nesting, in its order.
+/// One stream: what one thread wrote at one level of nesting, in its order; another thread may continue it when
+/// that one has gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// Number of the thread that wrote it.
+    /// Number of the thread that began it.
     pub thread: u32,
     /// Its blocks, in order of their positions.
     pub blocks: Vec<Block>,

@@ -169,6 +169,26 @@ fn streams_of_one_thread_and_blocks_that_change_hands() {
 }
 
 #[test]
+fn a_stream_changes_hands() {
+    // Thread 4 continues what 3 has begun, does nothing, and hands it on to 5.
+    let words = Words::new()
+        .thread(kind::THREAD_START, 3, 2_000, "three")
+        .alloc(0x10, 3_000, 0, 8)
+        .thread(kind::THREAD_END, 3, 4_000, "three")
+        .thread(kind::THREAD_START, 4, 10_000, "four")
+        .failed(11_000)
+        .thread(kind::THREAD_START, 5, 20_000, "five")
+        .free(0x10, 20_000)
+        .alloc(0x20, 21_000, 0, 8);
+    let analysis = analyze_all(&TraceBuilder::new(90_000).stream(3, words));
+    let threads: Vec<_> =
+        analysis.threads.iter().map(|t| (t.id, t.name.as_deref().unwrap_or_default())).collect();
+    assert_eq!((threads, analysis.stats.threads), (vec![(3, "three"), (5, "five")], 2));
+    let seen: Vec<_> = list(&analysis).iter().map(|a| (a.address, a.thread, a.end_thread)).collect();
+    assert_eq!(seen, [(0x10, 3, 5), (0x20, 5, 0)]);
+}
+
+#[test]
 fn sites_are_stacks() {
     // 4 and 5 are the same stack, found twice; 6 is of the next generation; 7 is cut; 99 was lost.
     let one = Words::new()
