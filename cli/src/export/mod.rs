@@ -6,6 +6,7 @@
 pub mod atomic;
 mod body;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use memscope_shared::analysis::{Recorded, Recording};
@@ -21,7 +22,10 @@ use crate::input::traces::{Image, Reader, wanted};
 use crate::input::{self, Input};
 use crate::output;
 use crate::progress::Progress;
-use crate::report::html;
+use crate::report::{format, html};
+
+/// Files without names that are listed one by one.
+const MOST_UNRESOLVED: usize = 5;
 
 /// What to make of a recording.
 #[derive(Clone, Debug, Default)]
@@ -105,10 +109,8 @@ impl<'a> Maker<'a> {
         let mut bar = Progress::new(self.plan.quiet);
         let sizes: Vec<u64> = traces.iter().map(|recorded| size(&recorded.path)).collect();
         bar.begin("reading the recording", sizes.iter().sum());
-        let mut before = 0;
-        let mut current = 0;
-        // The bar hears of parts of the trace that is being read.
-        let position = std::cell::Cell::new((0_u64, 0_u64));
+        // The bar hears of parts of the trace that is being read: what was before it, and its size.
+        let position = Cell::new((0, 0));
         let mut progress = |part: f64| {
             let (before, size) = position.get();
             bar.set(before + (size as f64 * part) as u64);
@@ -118,18 +120,23 @@ impl<'a> Maker<'a> {
         let temp_dir = self.plan.json.map(|path| atomic::directory_of(path).to_owned());
         let mut reader = Reader::new(wanted(listed), temp_dir, &mut progress);
         for (recorded, size) in traces.iter().zip(sizes) {
-            before += current;
-            current = size;
-            position.set((before, size));
+            let (before, last) = position.get();
+            position.set((before + last, size));
             match reader.read(recorded) {
-                Ok(image) => self.take(image, traces.len() == 1)?,
+                Ok(image) => self.take(image, traces.len() == 1 && self.missing.is_empty())?,
                 Err(error) if traces.len() == 1 => return Err(error),
                 Err(error) => self.problem(&error),
             }
         }
-        let unresolved =
-            reader.unresolved().map(|(path, why)| format!("no names from {}: {why}", path.display()));
-        self.done.remarks.extend(unresolved);
+        let unresolved: Vec<_> = reader.unresolved().collect();
+        let named = unresolved.iter().take(MOST_UNRESOLVED);
+        let line = |(path, why): &(&Path, &str)| format!("no names from {}: {why}", path.display());
+        self.done.remarks.extend(named.map(line));
+        if let Some(more) = unresolved.len().checked_sub(MOST_UNRESOLVED).filter(|more| *more > 0) {
+            self.done
+                .remarks
+                .push(format!("no names from {} either", format::counted(more as u64, "other file")));
+        }
         Ok(())
     }
 
