@@ -54,6 +54,10 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
             running.push(pid);
         }
     }
+    // One that has just been started may have no trace yet.
+    running.extend(proc::recording_into(ended.directory.path()));
+    running.sort_unstable();
+    running.dedup();
     running
 }
 

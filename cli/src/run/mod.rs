@@ -79,7 +79,7 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
     let ending = signals.wait_for(pid).map_err(|error| Error::failed(command.display(), describe(&error)))?;
     let seen_ns = monotonic_ns();
     // From here on we may be interrupted: what was recorded stays.
-    signals.give_back();
+    signals.go_on_alone();
     Ok(Ended { directory, pid, ending, seen_ns })
 }
 

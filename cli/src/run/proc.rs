@@ -1,6 +1,8 @@
 //! What `/proc` says of other processes.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The state letter and the parent of a process.
 fn state_and_parent(pid: i32) -> Option<(char, i32)> {
@@ -15,6 +17,20 @@ fn parse(stat: &[u8]) -> Option<(char, i32)> {
     let mut fields = rest.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.next()?.parse().ok()?))
+}
+
+/// Processes that were started to record into this directory, whether they have a trace yet or not.
+pub fn recording_into(directory: &Path) -> Vec<u32> {
+    let entry = [b"MEMSCOPE_OUTPUT=", directory.as_os_str().as_bytes()].concat();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| has_entry(*pid, &entry)).collect()
+}
+
+/// Whether a process that has not ended was started with this in its environment.
+fn has_entry(pid: u32, entry: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|other| other == entry)
 }
 
 /// How to name a process to the user: its id and its name.
@@ -47,7 +63,10 @@ pub fn descends_from(pid: i32, ancestor: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{descends_from, is_stopped, parse};
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::{descends_from, is_stopped, parse, recording_into};
 
     #[test]
     fn names_may_hold_anything() {
@@ -57,12 +76,24 @@ mod tests {
     }
 
     #[test]
+    fn who_records_where() {
+        let place = format!("/nowhere/{}", std::process::id());
+        let mut child =
+            Command::new("sleep").arg("10").env("MEMSCOPE_OUTPUT", &place).spawn().expect("sleep");
+        assert_eq!(recording_into(Path::new(&place)), [child.id()]);
+        assert!(recording_into(Path::new("/nowhere")).is_empty());
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        assert!(recording_into(Path::new(&place)).is_empty());
+    }
+
+    #[test]
     fn descent() {
         let own = std::process::id().cast_signed();
         assert!(descends_from(own, own));
         assert!(!descends_from(own, i32::MAX));
         assert!(!descends_from(0, own));
-        let mut child = std::process::Command::new("sleep").arg("10").spawn().expect("sleep");
+        let mut child = Command::new("sleep").arg("10").spawn().expect("sleep");
         assert!(descends_from(child.id().cast_signed(), own));
         assert!(!is_stopped(own));
         child.kill().expect("killed");

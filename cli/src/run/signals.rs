@@ -67,6 +67,13 @@ impl Signals {
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.mask, ptr::null_mut()) };
     }
 
+    /// When the program has ended: what was, but that a limit on the size of files is an error to be told,
+    /// not our end.
+    pub fn go_on_alone(&self) {
+        self.give_back();
+        let _ = set_action(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+
     /// In the child: also what Rust's runtime changed.
     pub fn give_back_all(&self) {
         if !inherited::pipe_ignored() {

@@ -89,3 +89,17 @@ fn a_reader_that_has_gone_is_no_error() {
     let result = output(Command::new("sh").arg("-c").arg(line).current_dir(bench.root()));
     assert_eq!(text(&result.stderr), "");
 }
+
+#[test]
+fn an_export_that_cannot_be_written_is_125() {
+    let bench = Bench::new();
+    // Nothing can be written into the recording once the program has its trace.
+    let script = bench.script("shut", "mkdir rec/snapshot.json");
+    let result = output(bench.memscope("run --quiet -o rec").arg(&script));
+    assert_eq!(result.status.code(), Some(125), "{}", text(&result.stderr));
+    assert!(text(&result.stderr).contains("rec/snapshot.json"), "{}", text(&result.stderr));
+    assert_eq!(text(&result.stderr).lines().count(), 1);
+    let script = bench.script("shut", "mkdir rec2/snapshot.json; exit 3");
+    let result = output(bench.memscope("run --quiet -o rec2").arg(&script));
+    assert_eq!(result.status.code(), Some(3), "the program's own failure matters more");
+}

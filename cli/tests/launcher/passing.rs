@@ -163,3 +163,16 @@ fn a_cache_that_cannot_be_preloaded_is_passed_over() {
     let path = text(&result.stdout).trim().to_owned();
     assert!(!path.contains([' ', ':']) && fs::metadata(&path).is_ok(), "{path}");
 }
+
+#[test]
+fn what_still_runs_is_named() {
+    let bench = Bench::new();
+    let mut command = bench.memscope("run --export none -o rec sh -c");
+    let result = output(command.arg("sleep 20 >&- 2>&- & echo $!"));
+    let pid = text(&result.stdout).trim().to_owned();
+    let said = text(&result.stderr);
+    crate::bench::kill("KILL", pid.parse().expect("a number"));
+    assert!(said.contains(&format!("still running: {pid} (")), "{said}");
+    assert!(said.contains("memscope-cli analyze rec"), "{said}");
+    assert!(said.ends_with("exited with status 0\n"), "{said}");
+}
