@@ -32,11 +32,11 @@ pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
         library.discard();
     }
     let exported = make_exports(args, ended);
-    if !args.quiet {
-        say_what_was_done(args, ended, &running, exported.as_ref().ok());
-    }
     if let Err(error) = &exported {
         say_error(error);
+    }
+    if !args.quiet {
+        say_what_was_done(args, ended, &running, exported.as_ref().ok());
     }
     match status(ended.ending) {
         // Otherwise the program's own failure matters more.
