@@ -3,8 +3,8 @@
 //!
 //!     cargo run --release --example capture -p memscope-recorder
 //!
-//! With three numbers (depth, frames that vary, paths) and a number of rounds it runs that case alone, for a
-//! profiler; depth 0 stands for a hook that captures nothing.
+//! With three numbers (depth, frames that vary, paths), a number of rounds, and 0 (a hook that captures nothing), 1 or 2
+//! (full unwinding) it runs that case alone, for a profiler.
 
 use core::arch::naked_asm;
 use memscope_recorder::program::stack::{self, Entry, Sink, StackState};
@@ -46,6 +46,31 @@ unsafe extern "C" fn captured(sp: usize, bp: usize) -> u64 {
     u64::from(unsafe {
         StackState::capture((&raw mut STATE).cast(), Entry { sp, bp }, &mut *(&raw mut NODES))
     })
+}
+
+#[unsafe(naked)]
+extern "C" fn forgetting_hook() -> u64 {
+    naked_asm!(
+        ".cfi_startproc",
+        "mov rdi, rsp",
+        "mov rsi, rbp",
+        "sub rsp, 8",
+        ".cfi_adjust_cfa_offset 8",
+        "call {inner}",
+        "add rsp, 8",
+        ".cfi_adjust_cfa_offset -8",
+        "ret",
+        ".cfi_endproc",
+        inner = sym captured_anew,
+    )
+}
+
+unsafe extern "C" fn captured_anew(sp: usize, bp: usize) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        StackState::forget((&raw mut STATE).cast());
+        captured(sp, bp)
+    }
 }
 
 #[unsafe(naked)]
@@ -148,12 +173,12 @@ fn main() {
         descend(depth.saturating_sub(varying + outer), body);
     };
     let numbers: Vec<u32> = std::env::args().skip(1).map_while(|arg| arg.parse().ok()).collect();
-    if let [depth, varying, pool, rounds] = numbers[..] {
+    if let [depth, varying, pool, rounds, what] = numbers[..] {
         let order = paths(pool as usize);
-        let hook = if depth == 0 { empty_hook } else { hook };
+        let hook = [empty_hook, hook, forgetting_hook][what as usize];
         return run(depth, varying, &mut || println!("{:.1}", time(rounds, &order, varying, hook)));
     }
-    println!("depth/varying/paths   ns a capture");
+    println!("depth/varying/paths   ns a capture   by full unwinding");
     for (depth, varying, pool) in [
         (8, 0, 1),
         (25, 0, 1),
@@ -166,8 +191,9 @@ fn main() {
     ] {
         let order = paths(pool);
         run(depth, varying, &mut || {
-            let (with, without) = (best(&order, varying, hook), best(&order, varying, empty_hook));
-            println!("{depth:3} {varying:3} {pool:6}   {:8.1}", with - without);
+            let [native, with, full] =
+                [empty_hook, hook, forgetting_hook].map(|hook| best(&order, varying, hook));
+            println!("{depth:3} {varying:3} {pool:6}   {:8.1}   {:8.1}", with - native, full - native);
         });
     }
     for depth in [8, 25, 60] {

@@ -70,6 +70,13 @@ impl Bounds {
         Some(unsafe { (address as *const usize).read_unaligned() })
     }
 
+    /// Whether the word below `cfa`, which must be above the rsp that was entered, is known to be readable.
+    #[inline(always)]
+    #[must_use]
+    pub const fn covers(&self, cfa: usize) -> bool {
+        cfa <= self.end
+    }
+
     /// The word below `cfa`, which must be above the rsp that was entered.
     #[inline(always)]
     pub fn below(&mut self, cfa: usize) -> Option<usize> {

@@ -117,7 +117,8 @@ unsafe fn compare_libgcc(entry: Entry, id: u32) {
 fn fail(what: &str, depth: usize, expected: u64, found: u64) -> ! {
     file::complain(b"memscope: check: a stack differs from ");
     file::complain(what.as_bytes());
-    for (name, value) in [(&b": frame "[..], depth as u64), (b", expected ", expected), (b", found ", found)] {
+    for (name, value) in [(&b": frame "[..], depth as u64), (b", expected ", expected), (b", found ", found)]
+    {
         file::complain(name);
         let mut digits = [b'0'; 18];
         for (i, digit) in digits.iter_mut().skip(2).enumerate() {
@@ -129,4 +130,3 @@ fn fail(what: &str, depth: usize, expected: u64, found: u64) -> ! {
     file::complain(b"\n");
     std::process::abort()
 }
-

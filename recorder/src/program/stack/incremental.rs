@@ -50,18 +50,43 @@
 //! A signal handler may jump out of a capture. Whatever is below `count` is complete at any time: recording lowers
 //! `count` before it writes above it, and raises it last.
 
-use super::Entry;
 use super::bounds::Bounds;
-use super::memo::{self, Known, Memo, first_difference};
+use super::memo::{self, Caller, Found, Known, Table, first_difference};
 use super::rule::{self, Kind, Rule};
 use super::storage::{Recorded, Storage, Walked, Word};
-use super::trie::{Emit, Trie};
+use super::trie::{Emit, Place, Trie};
 use super::unwind::{Bp, Frame, Step};
 use core::sync::atomic::{Ordering, compiler_fence};
-use memscope_shared::record::{head, kind};
+use memscope_shared::record::{head, kind, operand};
 
 /// Most signal frames that a walk goes through. Their rsp may lead anywhere, even in a circle.
 const MOST_SIGNALS: usize = 256;
+
+/// The signal frames that a walk has passed.
+#[derive(Clone, Copy, Default)]
+struct Signals {
+    count: usize,
+    /// rsp of the last interrupted frame, and its registers.
+    sp: usize,
+    context: usize,
+}
+
+impl Signals {
+    /// Notes what is special about a frame, if anything is; false if there are too many such.
+    #[inline(always)]
+    fn pass(&mut self, frame: &Frame) -> bool {
+        if frame.context != 0 {
+            *self = Self { count: self.count + 1, sp: frame.sp, context: frame.context };
+        }
+        self.count <= MOST_SIGNALS
+    }
+
+    /// The registers of the frame with that rsp, if it was interrupted.
+    #[inline(always)]
+    const fn context_of(&self, sp: usize) -> usize {
+        if self.sp == sp { self.context } else { 0 }
+    }
+}
 
 /// A thread's recorded stack. Zero bytes are an empty one.
 #[repr(C)]
@@ -86,7 +111,7 @@ pub struct Walk {
 /// What lies further out than the frames of a walk.
 #[derive(Clone, Copy, Debug)]
 enum Outer {
-    /// The recorded frames before this place.
+    /// This recorded frame, and those further out.
     Recorded(*mut Recorded),
     /// Nothing; the word at this address, if it isn't 0, is the return address of 0 that says so.
     End(usize),
@@ -95,60 +120,136 @@ enum Outer {
 }
 
 /// The frame outside of the one that is being recorded.
-struct Next {
-    key: u64,
+#[derive(Clone, Copy)]
+struct Next<'a> {
+    pc: usize,
     sp: usize,
     bp: usize,
     needs_bp: bool,
-    id: u32,
+    node: Place<'a>,
 }
 
-impl Next {
-    const fn of(frame: &Recorded) -> Self {
-        Self { key: frame.key, sp: frame.sp, bp: frame.bp, needs_bp: frame.needs_bp(), id: frame.id }
-    }
-
-    const fn pc(&self) -> usize {
-        memscope_shared::record::operand(self.key) as usize
+impl<'a> Next<'a> {
+    fn of(frame: &Recorded, trie: &'a Trie) -> Self {
+        Self {
+            pc: operand(frame.key) as usize,
+            sp: frame.sp,
+            bp: frame.bp,
+            needs_bp: frame.needs_bp(),
+            node: trie.place(frame.id),
+        }
     }
 }
 
-/// The words of one step, in the order of the array: what is compared first comes last.
+/// Writes the words of steps, each step's in such an order that what is compared first comes last. There is room for all:
+/// three words a frame.
 struct Steps {
-    words: *mut Word,
-    len: usize,
+    end: *mut Word,
 }
 
 impl Steps {
-    /// # Safety
-    /// There is room for the word.
+    const fn after(words: *mut Word, frame: &Recorded) -> Self {
+        Self { end: words.wrapping_add(frame.words()) }
+    }
+
     #[inline(always)]
-    unsafe fn push(&mut self, at: usize, value: usize) {
-        // SAFETY: as promised.
-        unsafe { self.words.add(self.len).write(Word { at, value }) };
-        self.len += 1;
+    fn count(&self, words: *const Word) -> usize {
+        // SAFETY: both point into the storage.
+        unsafe { self.end.cast_const().offset_from_unsigned(words) }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, at: usize, value: usize) {
+        // SAFETY: there is room.
+        unsafe { self.end.write(Word { at, value }) };
+        self.end = self.end.wrapping_add(1);
+    }
+
+    /// A step by a CFA that is counted from rsp; the frame's rbp, if it matters.
+    #[inline(always)]
+    fn plain(&mut self, below: usize, next: &Next<'_>) -> Option<usize> {
+        let mut bp = None;
+        if next.needs_bp {
+            if below == 0 {
+                bp = Some(next.bp);
+            } else {
+                self.push(next.sp.wrapping_sub(below), next.bp);
+            }
+        }
+        self.push(next.sp.wrapping_sub(8), next.pc);
+        bp
+    }
+
+    /// Any other step, from the frame with this rsp and rbp: its rbp, if it matters, and whether words can tell. By value,
+    /// so that the usual steps are worked out in registers.
+    #[cold]
+    #[inline(never)]
+    fn rare(mut self, rule: Rule, sp: usize, bp: usize, next: Next<'_>) -> (Self, Option<usize>, bool) {
+        match rule.kind() {
+            Kind::LargeRsp => {
+                let bp = self.plain(rule.bp_below_cfa(), &next);
+                return (self, bp, true);
+            }
+            Kind::Drap => {
+                if next.needs_bp {
+                    self.push(bp.wrapping_add_signed(rule.drap_bp_offset()), next.bp);
+                }
+                self.push(next.sp.wrapping_sub(8), next.pc);
+                self.push(bp.wrapping_add_signed(rule.drap_cfa_offset()), next.sp);
+            }
+            Kind::Signal => {
+                if next.needs_bp {
+                    self.push(sp.wrapping_add(rule::SIGNAL_RBP), next.bp);
+                }
+                self.push(sp.wrapping_add(rule::SIGNAL_RSP), next.sp);
+                self.push(sp.wrapping_add(rule::SIGNAL_RIP), next.pc);
+                return (self, None, true);
+            }
+            Kind::Unknown => {
+                if next.needs_bp {
+                    self.push(bp, next.bp);
+                }
+                self.push(bp.wrapping_add(8), next.pc);
+            }
+            Kind::Rsp | Kind::Rbp | Kind::End | Kind::NotCode | Kind::Slow => return (self, None, false),
+        }
+        (self, Some(bp), true)
     }
 }
 
+/// The id of an outermost frame.
+fn interned(trie: &Trie, root: u32, outer: Outer, key: u64, emit: &mut impl Emit) -> u32 {
+    let parent = match outer {
+        Outer::Truncated if root != 0 => trie.child(root, head(kind::NODE_TRUNCATED, 0), emit),
+        _ => root,
+    };
+    if parent == 0 { 0 } else { trie.child(parent, key, emit) }
+}
+
 impl Stack {
-    /// The id of the stack, if it can be told from the memo.
+    /// The id of the stack, if it can be told from the memo; else the place in the memo where it belongs.
     ///
     /// # Safety
-    /// `entry` must describe a hook of this thread that has not returned, `pc` must be its return address.
+    /// `caller` must be that of a hook of this thread that has not returned.
     #[inline(always)]
-    #[must_use]
-    pub unsafe fn recall(&self, pc: usize, entry: Entry, generation: u32) -> Option<u32> {
+    pub unsafe fn recall(&self, caller: Caller, generation: u32) -> Result<u32, usize> {
         if self.generation != generation || self.count == 0 {
-            return None;
+            return Err(0);
         }
-        let sp = entry.sp.wrapping_add(8);
-        // SAFETY: with a recorded stack there is storage; the entry is this thread's state now. A hit of the memo leads
-        // to the recorded frame whose words are then compared.
+        // SAFETY: with a recorded stack there is storage; the caller's state is this thread's now. A hit of the memo
+        // leads to the recorded frame whose words are then compared.
         unsafe {
-            let memo = &*Memo::of(self.storage.memos(), pc, sp);
-            let (words, id) = memo.hit((pc, sp, entry.bp), self.storage.frames(), self.count)?;
-            (first_difference(self.storage.words(), words) == 0).then_some(id)
+            match self.memo().find(caller, self.storage.frames(), self.count) {
+                (Found::Id(id, words), _) if first_difference(self.storage.words(), words) == 0 => Ok(id),
+                (_, place) => Err(place),
+            }
         }
+    }
+
+    #[inline(always)]
+    const fn memo(&self) -> Table {
+        // SAFETY: the storage's own table; there is one of it, and one stack for one storage.
+        unsafe { Table::at(self.storage.memos()) }
     }
 
     /// Walks from the leaf until the stack ends or joins the recorded one. `None` without memory.
@@ -163,41 +264,63 @@ impl Stack {
             self.begin(generation)?;
         }
         self.bounds.enter(leaf.sp);
-        // `open` is behind the innermost recorded frame that can still be met, `put` at the last frame put down.
-        let mut open = self.recorded_end();
+        // `open` is at the innermost recorded frame that can still be met, `put` at the last frame put down.
+        let mut open = self.innermost();
         let mut put = self.storage.end();
-        let (mut frame, mut signals) = (leaf, 0);
+        let mut full = open.wrapping_add(1).cast();
+        let Frame { mut key, mut sp, mut bp, .. } = leaf;
+        let (mut address, mut signals) = (leaf.rule_address(), Signals::default());
         loop {
-            // SAFETY: recorded frames, and the sentinel before them, which no rsp exceeds and no key equals.
+            // SAFETY: recorded frames, or the sentinel before them, which no rsp exceeds and no key equals.
             let met = unsafe {
-                while (*open.sub(1)).sp < frame.sp {
+                while (*open).sp < sp {
                     open = open.sub(1);
                 }
-                (*open.sub(1)).sp == frame.sp && (*open.sub(1)).key == frame.key
+                (*open).sp == sp && (*open).key == key
             };
             if met {
-                match self.join(open, frame.bp) {
-                    Ok(()) => return Some(Walk { last: put, outer: Outer::Recorded(open) }),
-                    Err(outer) => open = outer,
+                match self.join(open, bp) {
+                    None => return Some(Walk { last: put, outer: Outer::Recorded(open) }),
+                    Some(outer) => open = outer,
                 }
             }
-            if put.cast() == self.recorded_end() {
+            if put == full {
                 (open, put) = self.grow(open, put)?;
+                full = self.innermost().wrapping_add(1).cast();
             }
-            let rule = rules(frame.rule_address());
+            let rule = rules(address);
             // SAFETY: there is room between the recorded frames and the walk's.
             unsafe {
                 put = put.sub(1);
-                put.write(Walked::new(&frame, rule));
+                (*put).key = key;
+                (*put).sp = sp;
+                (*put).rule = rule;
             }
-            if let Some((pc, cfa, bp)) = frame.plain_step(rule, &mut self.bounds) {
-                frame = Frame::returned(pc, cfa, bp);
+            let base = if rule.is_rsp() {
+                sp
+            } else {
+                let (value, base) = if rule.is_rbp() {
+                    let value = self.load(bp);
+                    (value, value)
+                } else {
+                    self.rare_bp(rule, bp)
+                };
+                // SAFETY: as above.
+                unsafe { (*put).bp = value };
+                base
+            };
+            if let Some((pc, cfa)) = Frame::plain_step(sp, base, rule, &self.bounds) {
+                if rule.small_bp_below_cfa() != 0 {
+                    bp.slot = cfa.wrapping_sub(rule.small_bp_below_cfa());
+                }
+                (key, address, sp) = (head(kind::NODE, pc as u64), pc - 1, cfa);
                 continue;
             }
-            match frame.rare_step(rule, &mut self.bounds, &mut rules) {
-                Step::Caller(caller) if signals < MOST_SIGNALS => {
-                    signals += usize::from(caller.is_exact());
-                    frame = caller;
+            let frame = Frame { key, sp, bp, context: signals.context_of(sp) };
+            match frame.step(rule, &mut self.bounds, &mut rules) {
+                Step::Caller(caller) if signals.pass(&caller) => {
+                    address = caller.rule_address();
+                    Frame { key, sp, bp, .. } = caller;
                 }
                 Step::End(slot) => return Some(Walk { last: put, outer: Outer::End(slot) }),
                 Step::Caller(_) | Step::Truncated => {
@@ -207,10 +330,24 @@ impl Stack {
         }
     }
 
-    /// Behind the last recorded frame.
+    /// rbp's value. Where it can't be read the walk ends, and any value will do: a CFA of less than rsp.
     #[inline(always)]
-    fn recorded_end(&self) -> *mut Recorded {
-        self.storage.frames().wrapping_add(self.count)
+    fn load(&mut self, bp: Bp) -> usize {
+        bp.load(&mut self.bounds).unwrap_or(0)
+    }
+
+    /// The same for the rare rules that compute with it, and a base from which no plain step is possible.
+    #[cold]
+    #[inline(never)]
+    fn rare_bp(&mut self, rule: Rule, bp: Bp) -> (usize, usize) {
+        let computes = matches!(rule.kind(), Kind::Drap | Kind::Unknown);
+        (if computes { self.load(bp) } else { 0 }, usize::MAX / 2)
+    }
+
+    /// The innermost recorded frame, or the sentinel.
+    #[inline(always)]
+    fn innermost(&self) -> *mut Recorded {
+        self.storage.frames().wrapping_add(self.count).wrapping_sub(1)
     }
 
     #[cold]
@@ -219,8 +356,7 @@ impl Stack {
         if self.storage.capacity() == 0 {
             self.storage.grow(0, 0, 0)?;
         }
-        // SAFETY: the table is this state's own.
-        unsafe { Memo::forget_all(self.storage.memos()) };
+        self.memo().forget_all();
         self.generation = generation;
         Some(())
     }
@@ -231,36 +367,35 @@ impl Stack {
     fn grow(&mut self, open: *mut Recorded, put: *mut Walked) -> Option<(*mut Recorded, *mut Walked)> {
         // SAFETY: both point into the storage.
         let (open, walked) = unsafe {
-            (open.offset_from(self.storage.frames()) as usize, self.storage.end().offset_from(put) as usize)
+            (open.offset_from(self.storage.frames()), self.storage.end().offset_from_unsigned(put))
         };
         // SAFETY: the last recorded frame, or the sentinel, which has no words.
-        let words = unsafe { (*self.recorded_end().sub(1)).words() };
+        let words = unsafe { (*self.innermost()).words() };
         self.storage.grow(self.count, words, walked)?;
-        Some((self.storage.frames().wrapping_add(open), self.storage.end().wrapping_sub(walked)))
+        Some((self.storage.frames().wrapping_offset(open), self.storage.end().wrapping_sub(walked)))
     }
 
-    /// The walk is in the state of the recorded frame before `open`, but for rbp. Compares that, if it matters, and
-    /// all words further out. If one differs: behind the innermost recorded frame that does not lead through it.
+    /// The walk is in the state of this recorded frame, but for rbp. Compares that, if it matters, and
+    /// all words further out. If one differs: the innermost recorded frame that does not lead through it.
     #[inline(always)]
-    fn join(&mut self, open: *mut Recorded, bp: Bp) -> Result<(), *mut Recorded> {
+    fn join(&mut self, met: *mut Recorded, bp: Bp) -> Option<*mut Recorded> {
         // SAFETY: a recorded frame.
-        let met = unsafe { &*open.sub(1) };
-        if met.needs_bp() && bp.load(&mut self.bounds) != Some(met.bp) {
-            return Err(open.wrapping_sub(1));
+        let frame = unsafe { &*met };
+        if frame.needs_bp() && bp.load(&mut self.bounds) != Some(frame.bp) {
+            return Some(met.wrapping_sub(1));
         }
         // SAFETY: the walk is in the recorded frame's state, so its words are what the next steps read.
-        match unsafe { first_difference(self.storage.words(), met.words()) } {
-            0 => Ok(()),
-            word => Err(self.not_through(open, word)),
+        match unsafe { first_difference(self.storage.words(), frame.words()) } {
+            0 => None,
+            // SAFETY: recorded frames; the sentinel leads through no word.
+            word => Some(unsafe {
+                let mut outer = met.sub(1);
+                while (*outer).words() >= word {
+                    outer = outer.sub(1);
+                }
+                outer
+            }),
         }
-    }
-
-    fn not_through(&self, mut open: *mut Recorded, word: usize) -> *mut Recorded {
-        // SAFETY: recorded frames; the sentinel leads through no word.
-        while unsafe { (*open.sub(1)).words() } >= word {
-            open = open.wrapping_sub(1);
-        }
-        open
     }
 
     /// Changes the number of valid frames; a signal handler that jumps away sees it in this order.
@@ -274,7 +409,8 @@ impl Stack {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Makes the walked frames part of the recorded stack and interns them. `root` gives the id of the root.
+    /// Makes the walked frames part of the recorded stack and interns them. `root` gives the id of the root; the
+    /// stack then joins the memo at that place.
     #[inline(always)]
     pub fn record<E: Emit>(
         &mut self,
@@ -282,201 +418,92 @@ impl Stack {
         trie: &Trie,
         emit: &mut E,
         root: impl FnOnce(&mut E) -> u32,
+        memo_place: usize,
     ) -> u32 {
-        let mut keep = true;
-        let mut walked = walk.last;
-        let mut steps = Steps { words: self.storage.words(), len: 0 };
-        let (mut place, mut next) = match walk.outer {
-            Outer::Recorded(open) => {
-                // SAFETY: a recorded frame.
-                let joined = unsafe { &*open.sub(1) };
-                steps.len = joined.words();
-                self.set_end(open);
-                (open, Next::of(joined))
+        let words = self.storage.words();
+        let (outer, mut walked, mut keep) = match walk.outer {
+            Outer::Recorded(met) => {
+                self.set_end(met.wrapping_add(1));
+                (met, walk.last, true)
             }
             outer => {
                 self.set_end(self.storage.frames());
                 let root = root(emit);
-                let next = self.outermost(walked, outer, trie, emit, root, &mut steps, &mut keep);
-                walked = walked.wrapping_add(1);
-                (self.storage.frames().wrapping_add(1), next)
+                // SAFETY: a walk has at least one frame, and there is room for it once it was read.
+                let keep = unsafe {
+                    let id = interned(trie, root, outer, (*walk.last).key, emit);
+                    let (frame, keep) = self.outermost(&*walk.last, outer, id);
+                    self.storage.frames().write(frame);
+                    keep
+                };
+                (self.storage.frames(), walk.last.wrapping_add(1), keep)
             }
         };
-        let kept = place;
-        let end = self.storage.end();
-        while walked != end && next.id != 0 {
+        // SAFETY: a recorded frame.
+        let (mut next, mut steps) = unsafe { (Next::of(&*outer, trie), Steps::after(words, &*outer)) };
+        let (mut place, end) = (outer, self.storage.end());
+        while walked != end && next.node.id != 0 {
             // SAFETY: the walk has put it there, and recording has not come that far.
-            let (frame, key, sp) = unsafe { (&*walked, (*walked).key, (*walked).sp) };
-            let bp = self.step(frame, &next, &mut steps, &mut keep);
-            let id = trie.child(next.id, key, emit);
-            next = Next { key, sp, bp: bp.unwrap_or(0), needs_bp: bp.is_some(), id };
-            // SAFETY: there is room: the walk's frames lie further behind, but for those that were recorded.
-            unsafe { place.write(Recorded::new(key, sp, bp, id, steps.len)) };
+            let (key, sp, rule) = unsafe { ((*walked).key, (*walked).sp, (*walked).rule) };
+            let bp = if rule.is_rsp() {
+                steps.plain(rule.small_bp_below_cfa(), &next)
+            } else {
+                // SAFETY: the walk has written it for such rules.
+                let value = unsafe { (*walked).bp };
+                if rule.is_rbp() {
+                    steps.plain(rule.small_bp_below_cfa(), &next);
+                    Some(value)
+                } else {
+                    let (bp, told);
+                    (steps, bp, told) = steps.rare(rule, sp, value, next);
+                    keep &= told;
+                    bp
+                }
+            };
+            let node = trie.descend(next.node, key, emit);
+            next = Next { pc: operand(key) as usize, sp, bp: bp.unwrap_or(0), needs_bp: bp.is_some(), node };
             place = place.wrapping_add(1);
+            // SAFETY: there is room: the walk's frames lie further behind, but for those that were recorded.
+            unsafe { place.write(Recorded::new(key, sp, bp, node.id, steps.count(words))) };
             walked = walked.wrapping_add(1);
         }
-        if keep && next.id != 0 {
-            self.set_end(place);
-            self.remember(kept);
+        if keep && next.node.id != 0 {
+            self.set_end(place.wrapping_add(1));
+            self.remember(outer, memo_place);
         } else {
             self.set_end(self.storage.frames());
         }
-        next.id
+        next.node.id
     }
 
-    /// Records the outermost frame, whose caller there is none to be found.
+    /// The outermost frame, and whether words can tell that it is.
     #[cold]
     #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "one call, moved out of the hot function")]
-    fn outermost<E: Emit>(
-        &mut self,
-        walked: *mut Walked,
-        outer: Outer,
-        trie: &Trie,
-        emit: &mut E,
-        mut root: u32,
-        steps: &mut Steps,
-        keep: &mut bool,
-    ) -> Next {
-        // SAFETY: a walk has at least one frame.
-        let walked = unsafe { *walked };
-        if let Outer::Truncated = outer
-            && root != 0
-        {
-            root = trie.child(root, head(kind::NODE_TRUNCATED, 0), emit);
-        }
-        let bp = self.end_step(&walked, outer, steps, keep);
-        let id = if root == 0 { 0 } else { trie.child(root, walked.key, emit) };
-        let recorded = Recorded::new(walked.key, walked.sp, bp, id, steps.len);
-        // SAFETY: there is room for a frame.
-        unsafe { self.storage.frames().write(recorded) };
-        Next::of(&recorded)
-    }
-
-    /// Notes the words of the outermost frame's step; the frame's rbp, if it matters.
-    fn end_step(
-        &mut self,
-        walked: &Walked,
-        outer: Outer,
-        steps: &mut Steps,
-        keep: &mut bool,
-    ) -> Option<usize> {
-        let rule = walked.rule();
-        match (outer, rule.kind()) {
-            (Outer::End(0), Kind::End) | (Outer::Truncated, Kind::NotCode) => None,
-            (Outer::End(slot), Kind::Rsp | Kind::LargeRsp | Kind::Rbp) => {
-                // SAFETY: room for the words of all frames.
-                unsafe { steps.push(slot, 0) };
-                (rule.kind() == Kind::Rbp).then(|| self.bp_of(walked, keep))
+    fn outermost(&mut self, walked: &Walked, outer: Outer, id: u32) -> (Recorded, bool) {
+        let words = self.storage.words();
+        let mut steps = Steps { end: words };
+        let (bp, told) = match (outer, walked.rule.kind()) {
+            (Outer::End(0), Kind::End) | (Outer::Truncated, Kind::NotCode) => (None, true),
+            (Outer::End(slot), kind @ (Kind::Rsp | Kind::LargeRsp | Kind::Rbp)) => {
+                steps.push(slot, 0);
+                ((kind == Kind::Rbp).then_some(walked.bp), true)
             }
-            _ => {
-                *keep = false;
-                None
-            }
-        }
-    }
-
-    /// Notes the words of a step to `next`; the frame's rbp, if it matters.
-    #[inline(always)]
-    fn step(&mut self, walked: &Walked, next: &Next, steps: &mut Steps, keep: &mut bool) -> Option<usize> {
-        let rule = walked.rule();
-        let computes = match rule.kind() {
-            Kind::Rsp => false,
-            Kind::Rbp => true,
-            _ => return self.rare_step(rule, walked, next, steps, keep),
+            _ => (None, false),
         };
-        self.plain_step(rule, computes, walked, next, steps, keep)
+        (Recorded::new(walked.key, walked.sp, bp, id, steps.count(words)), told)
     }
 
+    /// Puts the recorded stack into the memo. The frames inside of `outer` are new.
     #[inline(always)]
-    fn plain_step(
-        &mut self,
-        rule: Rule,
-        computes: bool,
-        walked: &Walked,
-        next: &Next,
-        steps: &mut Steps,
-        keep: &mut bool,
-    ) -> Option<usize> {
-        let below = rule.bp_below_cfa();
-        // SAFETY: room for the words of all frames.
-        unsafe {
-            if below != 0 && next.needs_bp {
-                steps.push(next.sp.wrapping_sub(below), next.bp);
-            }
-            steps.push(next.sp.wrapping_sub(8), next.pc());
-        }
-        if computes {
-            Some(self.bp_of(walked, keep))
-        } else {
-            (below == 0 && next.needs_bp).then_some(next.bp)
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn rare_step(
-        &mut self,
-        rule: Rule,
-        walked: &Walked,
-        next: &Next,
-        steps: &mut Steps,
-        keep: &mut bool,
-    ) -> Option<usize> {
-        // SAFETY: room for the words of all frames, three each at the most.
-        unsafe {
-            match rule.kind() {
-                Kind::LargeRsp => self.plain_step(rule, false, walked, next, steps, keep),
-                Kind::Drap => {
-                    let bp = self.bp_of(walked, keep);
-                    if next.needs_bp {
-                        steps.push(bp.wrapping_add_signed(rule.drap_bp_offset()), next.bp);
-                    }
-                    steps.push(next.sp.wrapping_sub(8), next.pc());
-                    steps.push(bp.wrapping_add_signed(rule.drap_cfa_offset()), next.sp);
-                    Some(bp)
-                }
-                Kind::Signal => {
-                    if next.needs_bp {
-                        steps.push(walked.sp.wrapping_add(rule::SIGNAL_RBP), next.bp);
-                    }
-                    steps.push(walked.sp.wrapping_add(rule::SIGNAL_RSP), next.sp);
-                    steps.push(walked.sp.wrapping_add(rule::SIGNAL_RIP), next.pc());
-                    None
-                }
-                Kind::Unknown => {
-                    let bp = self.bp_of(walked, keep);
-                    if next.needs_bp {
-                        steps.push(bp, next.bp);
-                    }
-                    steps.push(bp.wrapping_add(8), next.pc());
-                    Some(bp)
-                }
-                _ => {
-                    *keep = false;
-                    None
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn bp_of(&mut self, walked: &Walked, keep: &mut bool) -> usize {
-        walked.bp().load(&mut self.bounds).unwrap_or_else(|| {
-            *keep = false;
-            0
-        })
-    }
-
-    /// Puts the recorded stack into the memo. The frames before `kept` are older than the others.
-    #[inline(always)]
-    fn remember(&mut self, kept: *mut Recorded) {
-        // SAFETY: frames and words below the counts are recorded, and there is a leaf.
+    fn remember(&mut self, outer: *mut Recorded, place: usize) {
+        // SAFETY: frames and words below the counts are recorded, and there is a leaf; with them there is a memo.
         unsafe {
             let frames = self.storage.frames();
             let leaf = &*frames.add(self.count - 1);
             // The join: as far out as the frames are older, if the entry has room for the words up to there.
-            let mut join = kept.offset_from_unsigned(frames) - 1;
+            // (Each frame but the outermost has a word at least, so it need not be looked for further out.)
+            let farthest = (self.count - 1).saturating_sub(memo::WORDS);
+            let mut join = outer.offset_from_unsigned(frames).max(farthest);
             while leaf.words() - (*frames.add(join)).words() > memo::WORDS {
                 join += 1;
             }
@@ -485,9 +512,14 @@ impl Stack {
                 self.storage.words().add(joined.words()),
                 leaf.words() - joined.words(),
             );
-            let pc = memscope_shared::record::operand(leaf.key) as usize;
-            (*Memo::of(self.storage.memos(), pc, leaf.sp)).remember(&Known { leaf, join, joined, words });
+            let pc = operand(leaf.key) as usize;
+            self.memo().remember(place, &Known { pc, leaf, join, joined, words });
         }
+    }
+
+    /// Forgets the recorded stack.
+    pub fn forget(&mut self) {
+        self.set_end(self.storage.frames());
     }
 
     /// Gives the memory back.

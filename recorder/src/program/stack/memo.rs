@@ -15,14 +15,31 @@
 //! stack's words prove for it ([`super::incremental`]) holds here, and the id that was interned then is this stack's.
 //! A hit looks up no rule, hashes nothing and writes nothing.
 //!
+//! # Where an entry stands
+//!
+//! Often one caller has many stacks: `operator new` is what calls `malloc` in all of C++. So the key is not all of
+//! the index. A look-up begins at the place that the key hashes to. If the entry there has the key but its word k is the
+//! first that differs, then all its words before hold, so what it says about where word k lies holds too; the word
+//! found there, mixed in, makes the next place:
+//!
+//! ```text
+//! place 0 = hash(pc, rsp)                       entry: key fits, words 0 and 1 fit, word 2 doesn't, but is v
+//! place 1 = hash(place 0, 2, v)                 entry: key fits, all words fit: this is it
+//! ```
+//!
+//! A look-up that meets another key, or has come to the end of its tries, names the place where the stack belongs; the walk
+//! that follows puts it there.
+//!
 //! An entry is written with its key last, and its key is taken away first: a signal handler that jumps out of
 //! the middle leaves no entry.
 
 use super::storage::{Recorded, Word};
 use core::sync::atomic::{Ordering, compiler_fence};
 
-const ENTRIES_BITS: u32 = 8;
+const ENTRIES_BITS: u32 = 9;
 const ENTRIES: usize = 1 << ENTRIES_BITS;
+/// Places that a look-up tries.
+const TRIES: usize = 8;
 /// Words of leaf frames that an entry holds.
 pub const WORDS: usize = 12;
 
@@ -31,7 +48,7 @@ pub const WORDS: usize = 12;
 #[derive(Debug)]
 pub struct Memo {
     /// pc of the hook's caller; 0: no entry.
-    key: u64,
+    key: usize,
     sp: usize,
     /// All ones where the caller's rbp matters.
     bp_mask: usize,
@@ -42,14 +59,37 @@ pub struct Memo {
     join_id: u32,
     id: u32,
     words_len: u32,
+    /// The leaf's first.
     words: [Word; WORDS],
 }
 
 const _: () = assert!(size_of::<Memo>() == 256);
 
+/// The state of a hook's caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Return address of the hook.
+    pub pc: usize,
+    /// rsp after the return.
+    pub sp: usize,
+    /// rbp.
+    pub bp: usize,
+}
+
+/// What a look-up found.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// This id, if the first so many words of the recorded stack hold.
+    Id(u32, usize),
+    /// Nothing.
+    Nothing,
+}
+
 /// What the entry that is to be written says.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
+    /// pc of the leaf.
+    pub pc: usize,
     /// The hook's caller.
     pub leaf: &'a Recorded,
     /// Number of the recorded frame where the leaf's words end.
@@ -60,59 +100,138 @@ pub struct Known<'a> {
     pub words: &'a [Word],
 }
 
-impl Memo {
-    /// Size of a thread's table.
-    pub const TABLE_BYTES: usize = ENTRIES * size_of::<Self>();
+/// A thread's table.
+#[derive(Clone, Copy, Debug)]
+pub struct Table(*mut Memo);
 
-    /// The entry for a caller.
+#[inline(always)]
+const fn place(mixed: usize) -> usize {
+    mixed >> (usize::BITS - ENTRIES_BITS)
+}
+
+#[inline(always)]
+const fn mix(a: usize, b: usize) -> usize {
+    (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Table {
+    /// Size of a table.
+    pub const BYTES: usize = ENTRIES * size_of::<Memo>();
+
+    /// The table at this address.
     ///
     /// # Safety
-    /// `table` must be a table of [`Memo::TABLE_BYTES`].
-    #[inline(always)]
+    /// It must be null or [`Table::BYTES`] of zero bytes or of a table, used by nobody else as long as this value.
     #[must_use]
-    pub unsafe fn of(table: *mut Self, pc: usize, sp: usize) -> *mut Self {
-        let mixed = (pc ^ sp << 4).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize);
-        // SAFETY: the index is below the number of entries.
-        unsafe { table.add(mixed >> (usize::BITS - ENTRIES_BITS)) }
+    pub const unsafe fn at(address: *mut Memo) -> Self {
+        Self(address)
     }
 
-    /// If the caller's state and the leaf's words are as they were: number of words of the recorded stack that are still to
-    /// be compared, and the id that holds if they are equal.
+    /// Looks a caller's stack up: what was found, and the place where the stack's entry belongs.
     ///
     /// # Safety
-    /// `frames` must have `count` recorded frames; `pc`, `sp`, `bp` must be the state of the frame that called the running
-    /// hook.
+    /// The table must not be null; `frames` must have `count` recorded frames; the caller must be that of a running hook of
+    /// this thread.
     #[inline(always)]
     #[must_use]
-    pub unsafe fn hit(
-        &self,
-        (pc, sp, bp): (usize, usize, usize),
-        frames: *const Recorded,
-        count: usize,
-    ) -> Option<(usize, u32)> {
+    pub unsafe fn find(self, caller: Caller, frames: *const Recorded, count: usize) -> (Found, usize) {
+        let mut mixed = mix(caller.pc, caller.sp << 4);
+        for _ in 1..TRIES {
+            // SAFETY: a place is below the number of entries.
+            let entry = unsafe { &*self.0.add(place(mixed)) };
+            if !entry.is_of(caller) {
+                break;
+            }
+            // SAFETY: the caller's state is the entry's.
+            match unsafe { entry.first_difference() } {
+                None => {
+                    // SAFETY: `frames` are as promised.
+                    if let Some(words) = unsafe { entry.joins(frames, count) } {
+                        return (Found::Id(entry.id, words), place(mixed));
+                    }
+                    break;
+                }
+                Some((number, value)) => mixed = mix(mixed ^ number, value),
+            }
+        }
+        (Found::Nothing, place(mixed))
+    }
+
+    /// Writes an entry at a place that [`Table::find`] has named.
+    ///
+    /// # Safety
+    /// The table must not be null.
+    pub unsafe fn remember(self, place: usize, known: &Known<'_>) {
+        // SAFETY: not null; the place is masked to the table's length.
+        unsafe { (*self.0.add(place % ENTRIES)).write(known) };
+    }
+
+    /// Empties the table.
+    pub fn forget_all(self) {
+        if self.0.is_null() {
+            return;
+        }
+        for index in 0..ENTRIES {
+            // SAFETY: an entry of the table. Those that were never written are not touched, only read.
+            unsafe {
+                if (*self.0.add(index)).key != 0 {
+                    (*self.0.add(index)).forget();
+                }
+            }
+        }
+    }
+}
+
+impl Memo {
+    #[inline(always)]
+    const fn is_of(&self, caller: Caller) -> bool {
+        self.key == caller.pc && self.sp == caller.sp && caller.bp & self.bp_mask == self.bp
+    }
+
+    /// The first word that is not what it was: (number, what it is).
+    ///
+    /// # Safety
+    /// The state of the entry's leaf must be given: then its step reads the first word, and each equal word makes
+    /// the next one readable.
+    #[inline(always)]
+    unsafe fn first_difference(&self) -> Option<(usize, usize)> {
+        let mut word = self.words.as_ptr();
+        for number in 0..self.words_len as usize {
+            // SAFETY: as promised by the caller; the comparison stops at the first difference. The entry has as many
+            // words.
+            unsafe {
+                let value = ((*word).at as *const usize).read_unaligned();
+                if value != (*word).value {
+                    return Some((number, value));
+                }
+                word = word.add(1);
+            }
+        }
+        None
+    }
+
+    /// If the recorded frame where the words lead is still there: number of words to compare from there.
+    ///
+    /// # Safety
+    /// `frames` must have `count` recorded frames.
+    #[inline(always)]
+    unsafe fn joins(&self, frames: *const Recorded, count: usize) -> Option<usize> {
         let join = self.join as usize;
-        if self.key != pc as u64 || self.sp != sp || bp & self.bp_mask != self.bp || join >= count {
+        if join >= count {
             return None;
         }
         // SAFETY: below the number of recorded frames.
         let joined = unsafe { &*frames.add(join) };
-        if joined.id != self.join_id || joined.sp != self.join_sp || joined.bp != self.join_bp {
-            return None;
-        }
-        // SAFETY: the caller's state is the entry's, so the last word is one that its step reads; and so on outwards.
-        if unsafe { first_difference(self.words.as_ptr(), self.words_len as usize) } != 0 {
-            return None;
-        }
-        Some((joined.words(), self.id))
+        let same = joined.id == self.join_id && joined.sp == self.join_sp && joined.bp == self.join_bp;
+        same.then_some(joined.words())
     }
 
-    /// Writes the entry.
-    pub fn remember(&mut self, known: &Known<'_>) {
+    fn write(&mut self, known: &Known<'_>) {
         self.forget();
         if known.words.len() > WORDS {
             return;
         }
-        for (place, word) in self.words.iter_mut().zip(known.words) {
+        for (place, word) in self.words.iter_mut().zip(known.words.iter().rev()) {
             *place = *word;
         }
         self.words_len = known.words.len() as u32;
@@ -126,32 +245,13 @@ impl Memo {
         self.join_bp = known.joined.bp;
         compiler_fence(Ordering::SeqCst);
         // SAFETY: the entry's own field.
-        unsafe { (&raw mut self.key).write_volatile(memscope_shared::record::operand(known.leaf.key)) };
+        unsafe { (&raw mut self.key).write_volatile(known.pc) };
     }
 
-    /// Takes the entry away.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         // SAFETY: the entry's own field.
         unsafe { (&raw mut self.key).write_volatile(0) };
         compiler_fence(Ordering::SeqCst);
-    }
-
-    /// Empties a table.
-    ///
-    /// # Safety
-    /// `table` must be null or a table of [`Memo::TABLE_BYTES`] that nobody else uses.
-    pub unsafe fn forget_all(table: *mut Self) {
-        if table.is_null() {
-            return;
-        }
-        for index in 0..ENTRIES {
-            // SAFETY: an entry of the table. Entries that were never written are not touched, only read.
-            unsafe {
-                if (*table.add(index)).key != 0 {
-                    (*table.add(index)).forget();
-                }
-            }
-        }
     }
 }
 

@@ -50,6 +50,7 @@ mod tests;
 
 use cache::CACHE;
 use incremental::Stack;
+use memo::Caller;
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
 use trie::{Emit, Trie};
@@ -116,9 +117,10 @@ impl StackState {
         // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
         unsafe {
             let pc = (entry.sp as *const usize).read();
-            let id = match (*this).stack.recall(pc, entry, modules::generation()) {
-                Some(id) => id,
-                None => Self::capture_new(this, entry, sink),
+            let caller = Caller { pc, sp: entry.sp.wrapping_add(8), bp: entry.bp };
+            let id = match (*this).stack.recall(caller, modules::generation()) {
+                Ok(id) => id,
+                Err(place) => Self::capture_new(this, caller, place, sink),
             };
             #[cfg(feature = "check")]
             check::compare(entry, id, sink);
@@ -127,9 +129,10 @@ impl StackState {
     }
 
     #[inline(never)]
-    unsafe fn capture_new(this: *mut Self, entry: Entry, sink: &mut impl Sink) -> u32 {
+    unsafe fn capture_new(this: *mut Self, caller: Caller, place: usize, sink: &mut impl Sink) -> u32 {
         // SAFETY: passed on.
-        let (stack, leaf) = unsafe { (&mut (*this).stack, entry.frame()) };
+        let stack = unsafe { &mut (*this).stack };
+        let leaf = Frame::returned(caller.pc, caller.sp, Bp::known(caller.bp));
         loop {
             let generation = modules::generation();
             let Some(walk) = stack.walk(leaf, generation, |address| find_rule(address, generation, sink))
@@ -139,9 +142,18 @@ impl StackState {
             // A walk that found a module gone has mixed two generations.
             if generation == modules::generation() {
                 let root = |emit: &mut Emitter<'_, _>| root(generation, emit.0).unwrap_or(0);
-                return stack.record(walk, &TRIE, &mut Emitter(sink), root);
+                return stack.record(walk, &TRIE, &mut Emitter(sink), root, place);
             }
         }
+    }
+
+    /// Forgets the last stack: the next capture unwinds all of its own.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    pub unsafe fn forget(this: *mut Self) {
+        // SAFETY: nobody else uses the state, as the caller promises.
+        unsafe { (*this).stack.forget() };
     }
 
     /// Gives the memory of a state back that nobody will use any more.

@@ -90,6 +90,20 @@ impl Rule {
         self.0
     }
 
+    /// Whether the kind is [`Kind::Rsp`], that of most rules.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_rsp(self) -> bool {
+        self.0 & ((1 << KIND_BITS) - 1) == Kind::Rsp as u32
+    }
+
+    /// Whether the kind is [`Kind::Rbp`], that of nearly all others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_rbp(self) -> bool {
+        self.0 & ((1 << KIND_BITS) - 1) == Kind::Rbp as u32
+    }
+
     /// The kind.
     #[inline(always)]
     #[must_use]
@@ -105,6 +119,20 @@ impl Rule {
             9 => Kind::LargeRsp,
             _ => Kind::Slow,
         }
+    }
+
+    /// [`Rule::cfa_offset`] of [`Kind::Rsp`] and [`Kind::Rbp`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn small_cfa_offset(self) -> usize {
+        ((self.0 >> KIND_BITS & ((1 << OFFSET_BITS) - 1)) as usize) << 3
+    }
+
+    /// [`Rule::bp_below_cfa`] of [`Kind::Rsp`] and [`Kind::Rbp`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn small_bp_below_cfa(self) -> usize {
+        ((self.0 >> SLOT_SHIFT) as usize) << 3
     }
 
     const fn offset_bits(self) -> u32 {

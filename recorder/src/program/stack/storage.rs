@@ -13,9 +13,8 @@
 //! array never needs more room than one of the two would alone. It grows by doubling; only touched pages cost
 //! memory.
 
-use super::memo::Memo;
-use super::rule::{self, Rule};
-use super::unwind::{Bp, Frame};
+use super::memo::{Memo, Table};
+use super::rule::Rule;
 use crate::heap;
 use crate::sys::memory;
 use core::mem::size_of;
@@ -64,41 +63,10 @@ pub struct Walked {
     pub key: u64,
     /// rsp.
     pub sp: usize,
-    bp: usize,
-    /// The rule's bits, and [`BP_IN_SLOT`].
-    rule: u32,
-}
-
-/// The bit of [`Walked::rule`] that says that `bp` is rbp's address.
-const BP_IN_SLOT: u32 = 1 << 31;
-const _: () = assert!(rule::BITS < 31);
-
-impl Walked {
-    /// A frame from which the walk goes on by this rule.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(frame: &Frame, rule: Rule) -> Self {
-        let Frame { key, sp, bp, .. } = *frame;
-        if bp.slot == 0 {
-            Self { key, sp, bp: bp.value, rule: rule.bits() }
-        } else {
-            Self { key, sp, bp: bp.slot, rule: rule.bits() | BP_IN_SLOT }
-        }
-    }
-
-    /// The rule.
-    #[inline(always)]
-    #[must_use]
-    pub const fn rule(&self) -> Rule {
-        Rule::from_bits(self.rule & !BP_IN_SLOT)
-    }
-
-    /// Where rbp is.
-    #[inline(always)]
-    #[must_use]
-    pub const fn bp(&self) -> Bp {
-        if self.rule & BP_IN_SLOT != 0 { Bp::saved(self.bp) } else { Bp::known(self.bp) }
-    }
+    /// rbp, if the rule computes with it.
+    pub bp: usize,
+    /// The rule by which the walk goes on.
+    pub rule: Rule,
 }
 
 const _: () = assert!(size_of::<Recorded>() == 32 && size_of::<Walked>() == 32 && size_of::<Word>() == 16);
@@ -141,7 +109,7 @@ pub struct Storage {
 
 const fn bytes(capacity: usize) -> usize {
     let frame = size_of::<Recorded>() + WORDS_A_FRAME * size_of::<Word>();
-    Memo::TABLE_BYTES + size_of::<Recorded>() + capacity * frame
+    Table::BYTES + size_of::<Recorded>() + capacity * frame
 }
 
 impl Storage {
@@ -184,7 +152,7 @@ impl Storage {
             return None;
         }
         let memos = heap::map_wiped(bytes(capacity))?.cast::<Memo>();
-        let sentinel = memos.wrapping_byte_add(Memo::TABLE_BYTES).cast::<Recorded>();
+        let sentinel = memos.wrapping_byte_add(Table::BYTES).cast::<Recorded>();
         // SAFETY: the sentinel's place in the new mapping.
         unsafe { sentinel.write(Recorded { key: 0, sp: usize::MAX, bp: 0, id: 0, words: 0 }) };
         let frames = sentinel.wrapping_add(1);
@@ -192,7 +160,7 @@ impl Storage {
         if !self.memos.is_null() {
             // SAFETY: the old parts are in use up to these numbers, the new mapping is larger and apart.
             unsafe {
-                ptr::copy_nonoverlapping(self.memos.cast::<u8>(), new.memos.cast(), Memo::TABLE_BYTES);
+                ptr::copy_nonoverlapping(self.memos.cast::<u8>(), new.memos.cast(), Table::BYTES);
                 ptr::copy_nonoverlapping(self.frames, new.frames, recorded);
                 ptr::copy_nonoverlapping(self.words, new.words, words);
                 ptr::copy_nonoverlapping(self.end().sub(walked), new.end().sub(walked), walked);

@@ -56,6 +56,14 @@ pub struct Trie {
     growing: AtomicU32,
 }
 
+/// A node on the way down.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Its id; 0 where there was no memory.
+    pub id: u32,
+    node: &'a Node,
+}
+
 /// What happens before a new node can be seen: its record is written. (id, parent, key)
 pub trait Emit {
     /// Writes the record of a new node.
@@ -200,14 +208,28 @@ impl Trie {
     }
 
     /// The id of a child; a new one is recorded first. 0 where there is no memory for it, or no id.
-    #[inline(always)]
     pub fn child(&self, parent: u32, key: u64, emit: &mut impl Emit) -> u32 {
-        let hint = self.node(parent).hint.load(Ordering::Acquire);
+        self.descend(self.place(parent), key, emit).id
+    }
+
+    /// A node to descend from.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(&self, id: u32) -> Place<'_> {
+        Place { id, node: self.node(id) }
+    }
+
+    /// As [`Trie::child`].
+    #[inline(always)]
+    pub fn descend<'a>(&'a self, parent: Place<'a>, key: u64, emit: &mut impl Emit) -> Place<'a> {
+        let hint = self.place(parent.node.hint.load(Ordering::Acquire));
         // Node 0 is nobody's child: its key is no record's.
-        if self.is(hint, parent, key) {
+        if hint.node.key.load(Ordering::Relaxed) == key
+            && hint.node.parent.load(Ordering::Relaxed) == parent.id
+        {
             return hint;
         }
-        self.other_child(parent, key, emit)
+        self.place(self.other_child(parent.id, key, emit))
     }
 
     #[inline(never)]

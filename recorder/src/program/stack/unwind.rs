@@ -24,7 +24,7 @@ use memscope_shared::record::{self, kind};
 pub struct Bp {
     /// Address of the word that holds it; 0 where `value` is it.
     pub slot: usize,
-    /// The value, if there is no slot.
+    /// The value, if there is no slot; else anything.
     pub value: usize,
 }
 
@@ -105,67 +105,49 @@ impl Frame {
         self.pc().wrapping_sub(!self.is_exact() as usize)
     }
 
+    /// The caller by a rule of the kind [`Kind::Rsp`] or [`Kind::Rbp`], of the frame at `sp`, where `base` is the register
+    /// that the rule counts from: (return address, CFA). `None` for what [`Frame::step`] is to look at.
+    #[inline(always)]
+    #[must_use]
+    pub fn plain_step(sp: usize, base: usize, rule: Rule, bounds: &Bounds) -> Option<(usize, usize)> {
+        let cfa = base.wrapping_add(rule.small_cfa_offset());
+        if cfa <= sp || !bounds.covers(cfa) {
+            return None;
+        }
+        // SAFETY: the word lies between rsp and the end of what is readable.
+        let pc = unsafe { (cfa as *const usize).sub(1).read_unaligned() };
+        is_plausible(pc).then_some((pc, cfa))
+    }
+
     /// Steps to the caller. `rules` finds rules, for the plausibility of guesses.
     ///
     /// Takes the frame by value, so that a walk's frame can stay in registers.
-    #[inline(always)]
-    #[must_use]
+    #[cold]
+    #[inline(never)]
     pub fn step(self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
-        match self.plain_step(rule, bounds) {
-            Some((pc, sp, bp)) => Step::Caller(Frame::returned(pc, sp, bp)),
-            None => self.rare_step(rule, bounds, rules),
-        }
-    }
-
-    /// The steps of nearly all code: (return address, CFA, the caller's rbp). `None` for others, and those
-    /// that lead to no caller.
-    #[inline(always)]
-    #[must_use]
-    pub fn plain_step(self, rule: Rule, bounds: &mut Bounds) -> Option<(usize, usize, Bp)> {
-        let base = match rule.kind() {
-            Kind::Rsp => self.sp,
-            Kind::Rbp => self.bp.load(bounds)?,
-            _ => return None,
+        let step = match rule.kind() {
+            Kind::Rsp | Kind::LargeRsp => self.step_from(self.sp, rule, bounds),
+            Kind::Rbp => self.bp.load(bounds).and_then(|bp| self.step_from(bp, rule, bounds)),
+            Kind::Drap => self.drap_step(rule, bounds),
+            Kind::Signal => self.signal_step(bounds),
+            Kind::Unknown => self.guess(bounds, rules).map(Step::Caller),
+            Kind::Slow => slow::step(&self, bounds),
+            Kind::End => Some(Step::End(0)),
+            Kind::NotCode => None,
         };
-        self.step_from(base, rule, bounds).filter(|&(pc, ..)| is_plausible(pc))
+        step.unwrap_or(Step::Truncated)
     }
 
-    #[inline(always)]
-    fn step_from(self, base: usize, rule: Rule, bounds: &mut Bounds) -> Option<(usize, usize, Bp)> {
+    fn step_from(self, base: usize, rule: Rule, bounds: &mut Bounds) -> Option<Step> {
         let cfa = base.wrapping_add(rule.cfa_offset());
         if cfa <= self.sp {
             return None;
         }
-        let pc = bounds.below(cfa)?;
         let bp = match rule.bp_below_cfa() {
             0 => self.bp,
             below => Bp::saved(cfa.wrapping_sub(below)),
         };
-        Some((pc, cfa, bp))
-    }
-
-    /// Any other step.
-    #[cold]
-    #[inline(never)]
-    pub fn rare_step(self, rule: Rule, bounds: &mut Bounds, rules: impl FnMut(usize) -> Rule) -> Step {
-        match rule.kind() {
-            Kind::Rsp | Kind::LargeRsp => self.last_step(self.sp, rule, bounds),
-            Kind::Rbp => match self.bp.load(bounds) {
-                Some(bp) => self.last_step(bp, rule, bounds),
-                None => Step::Truncated,
-            },
-            Kind::End => Step::End(0),
-            Kind::Drap => self.drap_step(rule, bounds).unwrap_or(Step::Truncated),
-            Kind::Signal => self.signal_step(bounds).unwrap_or(Step::Truncated),
-            Kind::Unknown => self.guess(bounds, rules).map_or(Step::Truncated, Step::Caller),
-            Kind::Slow => slow::step(&self, bounds).unwrap_or(Step::Truncated),
-            Kind::NotCode => Step::Truncated,
-        }
-    }
-
-    /// A plain step that may lead to no caller.
-    fn last_step(self, base: usize, rule: Rule, bounds: &mut Bounds) -> Step {
-        self.step_from(base, rule, bounds).map_or(Step::Truncated, |(pc, cfa, bp)| returned(pc, cfa, bp))
+        Some(returned(bounds.below(cfa)?, cfa, bp))
     }
 
     fn drap_step(&self, rule: Rule, bounds: &mut Bounds) -> Option<Step> {
