@@ -49,6 +49,8 @@ fn is_on() -> bool {
 
 #[cold]
 fn ask_environment() -> bool {
+    // To read it allocates, and the program's allocator may come back here.
+    let Some(_busy) = Busy::begin() else { return false };
     let on = settings::stacks();
     // A call of `capture_stacks` meanwhile counts more.
     let mode = if on { ON } else { OFF };

@@ -43,10 +43,10 @@ pub struct MemoryTracker {
 #[derive(Debug)]
 enum Home {
     Global,
-    Own(Box<Store>),
+    Own(Store),
 }
 
-static STORE: Store = Store::new();
+static STORE: Store = Store::of_process();
 static TRACKER: MemoryTracker = MemoryTracker { store: Home::Global };
 
 /// The tracker of the process.
@@ -83,7 +83,7 @@ impl MemoryTracker {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        Self { store: Home::Own(Box::new(Store::new())) }
+        Self { store: Home::Own(Store::new()) }
     }
 
     fn store(&self) -> &Store {

@@ -5,18 +5,21 @@
 //! ended, its link only ever comes to skip more ended ones, so from every link the live slots behind it
 //! remain reachable, whatever other threads take out at the same time.
 
+use super::fixed::Fixed;
 use super::slot::Slot;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Number of chains, as a power of two.
 const CHAIN_BITS: u32 = 16;
+/// Number of chains.
+pub const CHAINS: usize = 1 << CHAIN_BITS;
 
-/// The chains' heads: numbers of slots, 0 for none.
+/// The chains.
 #[derive(Debug)]
 pub struct Index {
-    heads: OnceLock<Box<[AtomicU32]>>,
+    /// Their heads: numbers of slots, 0 for none.
+    heads: Fixed<AtomicU32>,
 }
 
 const fn chain(address: usize) -> usize {
@@ -24,24 +27,19 @@ const fn chain(address: usize) -> usize {
 }
 
 impl Index {
-    /// An empty index, which has allocated nothing.
-    pub const fn new() -> Self {
-        Self { heads: OnceLock::new() }
+    /// An empty index with these [`CHAINS`] heads.
+    pub const fn new(heads: Fixed<AtomicU32>) -> Self {
+        Self { heads }
     }
 
-    fn head(&self, address: usize) -> Option<&AtomicU32> {
-        if self.heads.get().is_none() {
-            // Made before it is set: the program's allocator may come back here.
-            let fresh = (0..1_usize << CHAIN_BITS).map(|_| AtomicU32::new(0)).collect();
-            let _another_thread_was_first = self.heads.set(fresh);
-        }
-        self.heads.get()?.get(chain(address))
+    fn head(&self, address: usize) -> &AtomicU32 {
+        &self.heads.slice()[chain(address)]
     }
 
     /// Puts a slot in that lives and is in no chain.
     #[inline]
     pub fn insert(&self, address: usize, number: u32, slot: &Slot) {
-        let Some(head) = self.head(address) else { return };
+        let head = self.head(address);
         let mut first = head.load(Relaxed);
         loop {
             slot.next.store(first, Relaxed);
@@ -64,7 +62,7 @@ impl Index {
         of: &impl Fn(u32) -> Option<&'s Slot>,
         wanted: &impl Fn(&Slot) -> bool,
     ) -> Option<&'s Slot> {
-        let head = self.head(address)?;
+        let head = self.head(address);
         loop {
             let first = head.load(Acquire);
             if let Some((_, found)) = walk(head, of, wanted) {
@@ -86,7 +84,7 @@ impl Index {
         of: &impl Fn(u32) -> Option<&'s Slot>,
         wanted: &impl Fn(&Slot) -> bool,
     ) -> Option<(u32, &'s Slot)> {
-        walk(self.heads.get()?.get(chain(address))?, of, wanted)
+        walk(self.head(address), of, wanted)
     }
 }
 
@@ -118,6 +116,10 @@ mod tests {
     use super::super::slot::Beginning;
     use super::*;
 
+    fn index() -> Index {
+        Index::new(Fixed::own(CHAINS, || AtomicU32::new(0)))
+    }
+
     fn slots(count: usize) -> Vec<Slot> {
         let slots: Vec<Slot> = (0..count).map(|_| Slot::new()).collect();
         for slot in &slots {
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn ended_slots_are_taken_out() {
-        let (index, slots) = (Index::new(), slots(100));
+        let (index, slots) = (index(), slots(100));
         let of = |number: u32| slots.get((number as usize).checked_sub(1)?);
         for (at, slot) in slots.iter().enumerate() {
             index.insert(4096, at as u32 + 1, slot);
@@ -138,15 +140,15 @@ mod tests {
         }
         let found = index.find(4096, &of, &|slot| slot.address() == 4096).unwrap();
         assert_eq!(found.0, 1);
-        assert_eq!(index.head(4096).unwrap().load(Relaxed), 1);
+        assert_eq!(index.head(4096).load(Relaxed), 1);
         assert!(slots[0].release(2));
         assert!(index.find(4096, &of, &|_| true).is_none());
-        assert_eq!(index.head(4096).unwrap().load(Relaxed), 0);
+        assert_eq!(index.head(4096).load(Relaxed), 0);
     }
 
     #[test]
     fn one_slot_of_an_address_wins() {
-        let (index, slots) = (Index::new(), slots(64));
+        let (index, slots) = (index(), slots(64));
         let of = |number: u32| slots.get((number as usize).checked_sub(1)?);
         let winners: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

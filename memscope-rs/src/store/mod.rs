@@ -9,6 +9,7 @@
 //! only what is there, from the shard or from the reserve.
 
 mod busy;
+mod fixed;
 mod index;
 mod interner;
 mod shard;
@@ -21,7 +22,8 @@ pub use slot::{Beginning, Seen, Slot};
 pub use table::Table;
 
 use crate::threads;
-use index::Index;
+use fixed::Fixed;
+use index::{CHAINS, Index};
 use shard::{CHUNK, CHUNK_BITS, Shard, Taken};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -31,11 +33,11 @@ const SHARDS: usize = 64;
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    shards: [Shard; SHARDS],
+    shards: Fixed<Shard>,
     /// Chunk number `n` is entry `n - 1`; chunk 0 is the reserve.
     chunks: Table<Box<[Slot]>>,
     /// For inner calls of threads that are just making a chunk. Slot 0 takes what finds no place, and is never listed.
-    reserve: [Slot; CHUNK as usize],
+    reserve: Fixed<Slot>,
     reserved: AtomicU32,
     index: Index,
     /// Live slots whose address is not the one that the index has.
@@ -53,14 +55,27 @@ pub struct Numbered<'s> {
 }
 
 impl Store {
-    /// An empty store, which has allocated nothing.
-    pub const fn new() -> Self {
+    /// The process's store, all of whose fixed parts lie in the program's image. To be used once.
+    pub const fn of_process() -> Self {
+        static SHARD_LIST: [Shard; SHARDS] = [const { Shard::new() }; SHARDS];
+        static RESERVE: [Slot; CHUNK as usize] = [const { Slot::new() }; CHUNK as usize];
+        static HEADS: [AtomicU32; CHAINS] = [const { AtomicU32::new(0) }; CHAINS];
+        Self::of(Fixed::Static(&SHARD_LIST), Fixed::Static(&RESERVE), Fixed::Static(&HEADS))
+    }
+
+    /// A store of its own.
+    pub fn new() -> Self {
+        let heads = Fixed::own(CHAINS, || AtomicU32::new(0));
+        Self::of(Fixed::own(SHARDS, Shard::new), Fixed::own(CHUNK as usize, Slot::new), heads)
+    }
+
+    const fn of(shards: Fixed<Shard>, reserve: Fixed<Slot>, heads: Fixed<AtomicU32>) -> Self {
         Self {
-            shards: [const { Shard::new() }; SHARDS],
+            shards,
             chunks: Table::new(),
-            reserve: [const { Slot::new() }; CHUNK as usize],
+            reserve,
             reserved: AtomicU32::new(1),
-            index: Index::new(),
+            index: Index::new(heads),
             moved: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
         }
@@ -72,7 +87,7 @@ impl Store {
         let at = (number & (CHUNK - 1)) as usize;
         match number >> CHUNK_BITS {
             0 if at == 0 => None,
-            0 => self.reserve.get(at),
+            0 => self.reserve.slice().get(at),
             chunk => self.chunks.get(chunk - 1)?.get(at),
         }
     }
@@ -151,12 +166,12 @@ impl Store {
     /// All slots that have begun, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Slot> {
         let chunks = self.chunks.iter().flat_map(|(_, chunk)| chunk.iter());
-        self.reserve[1..].iter().chain(chunks).filter(|slot| slot.start() != 0)
+        self.reserve.slice()[1..].iter().chain(chunks).filter(|slot| slot.start() != 0)
     }
 
     #[inline]
     fn take(&self) -> Numbered<'_> {
-        let shard = &self.shards[threads::number() as usize % SHARDS];
+        let shard = &self.shards.slice()[threads::number() as usize % SHARDS];
         match shard.take() {
             Taken::Slot(number) => self.numbered(number),
             Taken::SlotAndLow(number) => {
@@ -203,7 +218,7 @@ impl Store {
 
     fn nowhere(&self) -> Numbered<'_> {
         self.lost.fetch_add(1, Ordering::Relaxed);
-        Numbered { number: 0, slot: &self.reserve[0] }
+        Numbered { number: 0, slot: &self.reserve.slice()[0] }
     }
 }
 
