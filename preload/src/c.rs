@@ -57,7 +57,8 @@ pub unsafe extern "C-unwind" fn calloc(count: usize, size: usize, sp: usize, bp:
     let total = count.saturating_mul(size);
     // SAFETY: as in `malloc`.
     unsafe {
-        let Some(next) = real::next::<unsafe extern "C-unwind" fn(usize, usize) -> Block>(Hook::Calloc) else {
+        let Some(next) = real::next::<unsafe extern "C-unwind" fn(usize, usize) -> Block>(Hook::Calloc)
+        else {
             return early(total, 16, |_| calloc(count, size, sp, bp));
         };
         let Some(op) = Op::begin(sp, bp) else {
@@ -117,13 +118,7 @@ pub unsafe fn release(block: Block, sp: usize, bp: usize, next: impl FnOnce(Bloc
 
 /// Records a reallocation: the old block's end before the call, the new one's start after it.
 #[inline(always)]
-unsafe fn resize(
-    old: Block,
-    size: usize,
-    sp: usize,
-    bp: usize,
-    next: impl FnOnce(Block) -> Block,
-) -> Block {
+unsafe fn resize(old: Block, size: usize, sp: usize, bp: usize, next: impl FnOnce(Block) -> Block) -> Block {
     // SAFETY: `sp` and `bp` as the stub found them.
     let Some(op) = (unsafe { Op::begin(sp, bp) }) else { return next(old) };
     if old.is_null() {
@@ -150,7 +145,8 @@ pub unsafe extern "C-unwind" fn realloc(old: Block, size: usize, sp: usize, bp: 
         if arena::contains(old) {
             return arena::reallocate(old, size, malloc(size, sp, bp));
         }
-        let Some(next) = real::next::<unsafe extern "C-unwind" fn(Block, usize) -> Block>(Hook::Realloc) else {
+        let Some(next) = real::next::<unsafe extern "C-unwind" fn(Block, usize) -> Block>(Hook::Realloc)
+        else {
             return early(size, 16, |_| realloc(old, size, sp, bp));
         };
         if old.is_null() && real::looking() && real::needs_arena() {
@@ -307,7 +303,11 @@ pub unsafe extern "C-unwind" fn posix_memalign(
         };
         let Some(op) = Op::begin(sp, bp) else { return next(out, align, size) };
         let result = next(out, align, size);
-        if result == 0 { op.allocated(*out as usize, size) } else { op.failed() }
+        if result == 0 {
+            op.allocated(*out as usize, size)
+        } else {
+            op.failed()
+        }
         result
     }
 }

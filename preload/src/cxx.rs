@@ -47,7 +47,11 @@ unsafe fn record(size: usize, sp: usize, bp: usize, next: impl FnOnce() -> Block
     // SAFETY: `sp` and `bp` as the stub found them.
     let Some(op) = (unsafe { Op::begin(sp, bp) }) else { return next() };
     let block = next();
-    if block.is_null() { op.failed() } else { op.allocated(block as usize, size) }
+    if block.is_null() {
+        op.failed()
+    } else {
+        op.allocated(block as usize, size)
+    }
     block
 }
 

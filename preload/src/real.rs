@@ -108,7 +108,9 @@ impl Operators {
 fn nothing_is_replaced() -> bool {
     let Some(own) = symbols::own() else { return false };
     let ours = |hook: &&Hook| symbols::first(NAMES[**hook as usize]).is_some_and(|(_, module)| module == own);
-    ALL.iter().filter(|hook| **hook >= Hook::New || matches!(hook, Hook::Malloc | Hook::Free)).all(|hook| ours(&hook))
+    ALL.iter()
+        .filter(|hook| **hook >= Hook::New || matches!(hook, Hook::Malloc | Hook::Free))
+        .all(|hook| ours(&hook))
 }
 
 fn is_cxx_library(module: &Module) -> bool {

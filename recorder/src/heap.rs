@@ -122,7 +122,9 @@ unsafe impl GlobalAlloc for OwnHeap {
         audit();
         match class_of(layout) {
             Some(class) => Locked::take().map_or(null_mut(), |mut heap| heap.pop(class)),
-            None if layout.align() <= memory::PAGE => memory::map_private(layout.size()).unwrap_or(null_mut()),
+            None if layout.align() <= memory::PAGE => {
+                memory::map_private(layout.size()).unwrap_or(null_mut())
+            }
             None => memory::map_private_aligned(layout.size(), layout.align()).unwrap_or(null_mut()),
         }
     }

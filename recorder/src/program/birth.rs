@@ -127,9 +127,13 @@ pub fn thread_ends(state: usize) {
         }
         ThreadState::set_guard(state, &raw const marker as usize);
         if slow::ready(state) {
-            let (number, tid) = ((*state).number.load(Ordering::Relaxed), (*state).tid.load(Ordering::Relaxed));
+            let (number, tid) =
+                ((*state).number.load(Ordering::Relaxed), (*state).tid.load(Ordering::Relaxed));
             let (a, b) = name_words(os::thread_name());
-            ThreadState::put(state, [head(kind::THREAD_END, thread_operand(number, tid)), clock::stamp(), a, b]);
+            ThreadState::put(
+                state,
+                [head(kind::THREAD_END, thread_operand(number, tid)), clock::stamp(), a, b],
+            );
         }
         ThreadState::set_guard(state, 0);
         if (*state).ending.swap(1, Ordering::AcqRel) == 0 {

@@ -21,6 +21,7 @@ pub fn inside_hook() -> bool {
     let word = tls::get();
     // SAFETY: the word is the address of this thread's state.
     word > tls::OURS
-        && unsafe { (*(word as *const thread::ThreadState)).guard.load(core::sync::atomic::Ordering::Relaxed) }
-            != 0
+        && unsafe {
+            (*(word as *const thread::ThreadState)).guard.load(core::sync::atomic::Ordering::Relaxed)
+        } != 0
 }

@@ -53,7 +53,8 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
                 hand_over(process, buffer);
             }
             let Some(buffer) = acquire(process) else { return false };
-            let (stream, thread) = ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
+            let (stream, thread) =
+                ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
             buffer.adopt(stream.into(), thread.into(), ThreadState::position(state));
             ThreadState::fill(state, buffer, 0);
         }
@@ -87,7 +88,8 @@ unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffe
     unsafe {
         let filled = ThreadState::filled(state);
         core::ptr::copy_nonoverlapping(old.words(), new.words(), filled);
-        let (stream, thread) = ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
+        let (stream, thread) =
+            ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
         new.adopt(stream.into(), thread.into(), ThreadState::position(state));
         new.header().committed.store(filled as u64, Ordering::Release);
         ThreadState::fill(state, new, filled);
@@ -125,7 +127,9 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
         if process.writer.write_if_nobody_does(process) {
             continue;
         }
+        process.writer.press();
         process.pool.wait(seen, Duration::from_millis(100));
+        process.writer.release();
         let now = time::monotonic_ns();
         if process.pool.returns() != progress.0 {
             progress = (process.pool.returns(), now);

@@ -148,9 +148,7 @@ impl ThreadState {
     #[must_use]
     pub unsafe fn room(this: *mut Self) -> usize {
         // SAFETY: the owner alone uses the plain fields.
-        unsafe {
-            if (*this).base == 0 { 0 } else { layout::BUFFER_WORDS - Self::filled(this) }
-        }
+        unsafe { if (*this).base == 0 { 0 } else { layout::BUFFER_WORDS - Self::filled(this) } }
     }
 
     /// Sets the limit by the buffer.

@@ -110,7 +110,8 @@ impl File {
     /// Cuts or extends the file.
     pub fn set_len(&self, len: u64) -> Result<(), Errno> {
         // SAFETY: no memory is involved; mappings of ours are never cut.
-        retry(|| unsafe { syscall(libc::SYS_ftruncate, [self.0 as usize, len as usize, 0, 0, 0, 0]) }).map(drop)
+        retry(|| unsafe { syscall(libc::SYS_ftruncate, [self.0 as usize, len as usize, 0, 0, 0, 0]) })
+            .map(drop)
     }
 }
 

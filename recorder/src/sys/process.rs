@@ -54,7 +54,9 @@ pub fn yield_now() {
 #[must_use]
 pub fn start_ticks() -> u64 {
     let mut text = [0_u8; 1024];
-    let Ok(n) = File::read_only(c"/proc/self/stat").and_then(|file| file.read_full(&mut text)) else { return 0 };
+    let Ok(n) = File::read_only(c"/proc/self/stat").and_then(|file| file.read_full(&mut text)) else {
+        return 0;
+    };
     parse_start_ticks(&text[..n]).unwrap_or(0)
 }
 

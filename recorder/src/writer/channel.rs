@@ -29,6 +29,11 @@ impl Channel {
         self.sender.try_send(buffer).is_ok()
     }
 
+    /// Buffers that are in it.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Receives a buffer; `None` where there is none.
     pub fn receive(&self) -> Option<Buffer> {
         self.receiver.try_recv().ok()

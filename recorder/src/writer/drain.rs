@@ -21,7 +21,7 @@ pub fn serve(process: &'static Process, writer: &Writer) {
     let mut due = time::monotonic_ns() + TICK.as_nanos() as u64;
     loop {
         let seen = writer.calls.load(Ordering::SeqCst);
-        while hold(writer, |sink| queued(process, writer, sink)) {}
+        while writer.has_enough() && hold(writer, |sink| queued(process, writer, sink)) {}
         if writer.stop.load(Ordering::SeqCst) == 1 {
             let complete = hold(writer, |sink| finish(process, writer, sink));
             writer.state.store(STOPPED, Ordering::Release);
@@ -33,6 +33,7 @@ pub fn serve(process: &'static Process, writer: &Writer) {
         if now >= due {
             due = now + TICK.as_nanos() as u64;
             ticks += 1;
+            while hold(writer, |sink| queued(process, writer, sink)) {}
             hold(writer, |sink| {
                 tick(process, sink, ticks);
                 false

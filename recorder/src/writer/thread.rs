@@ -9,8 +9,8 @@
 //! protector's canary and our own TLS word.
 
 use super::drain;
-use crate::program::tls;
 use crate::process::Process;
+use crate::program::tls;
 use crate::sys::{memory, syscall};
 use core::arch::asm;
 
@@ -103,9 +103,8 @@ unsafe fn clone(top: usize, thread_pointer: usize, process: &'static Process) ->
 extern "C" fn run(process: &'static Process) -> ! {
     let name = b"memscope\0";
     // SAFETY: a C string of under 16 bytes.
-    let _ = unsafe {
-        syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0])
-    };
+    let _ =
+        unsafe { syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0]) };
     drain::serve(process, &process.writer);
     loop {
         // SAFETY: ends this thread only; its stack and block stay mapped.

@@ -2,8 +2,8 @@
 //!
 //! The events go over in batches; the emptied ones go back, so that nothing is allocated on the way.
 
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -36,8 +36,8 @@ fn on_two_threads<S: EventSource + Send>(
     mut progress: impl FnMut(u64),
 ) -> Outcome {
     let words = AtomicU64::new(0);
-    let (full, taken) = sync_channel(DEPTH);
-    let (emptied, spare) = channel();
+    let (full, taken) = bounded(DEPTH);
+    let (emptied, spare) = unbounded();
     // Locked once, by whichever of the two threads gets to merge.
     let source = Mutex::new(source);
     let merge_here = |sink: &mut dyn FnMut(&[Event]), progress: &mut dyn FnMut(u64)| {
@@ -68,7 +68,7 @@ fn on_two_threads<S: EventSource + Send>(
 /// The merging side.
 struct BatchSender {
     batch: Vec<Event>,
-    full: SyncSender<Vec<Event>>,
+    full: Sender<Vec<Event>>,
     spare: Receiver<Vec<Event>>,
 }
 

@@ -51,7 +51,7 @@
 //! `count` before it writes above it, and raises it last.
 
 use super::bounds::Bounds;
-use super::memo::{self, Caller, Found, Known, Table, first_difference};
+use super::memo::{self, Caller, Known, Table, first_difference};
 use super::rule::{self, Kind, Rule};
 use super::storage::{Recorded, Storage, Walked, Word};
 use super::trie::{Emit, Place, Trie};
@@ -233,17 +233,25 @@ impl Stack {
     /// `caller` must be that of a hook of this thread that has not returned.
     #[inline(always)]
     pub unsafe fn recall(&self, caller: Caller, generation: u32) -> Result<u32, usize> {
-        if self.generation != generation || self.count == 0 {
+        if self.generation != generation {
             return Err(0);
         }
-        // SAFETY: with a recorded stack there is storage; the caller's state is this thread's now. A hit of the memo
-        // leads to the recorded frame whose words are then compared.
+        // SAFETY: there is storage since the generation began; the caller's state is this thread's now. A hit of the
+        // memo leads to the recorded frame whose words are then compared.
         unsafe {
-            match self.memo().find(caller, self.storage.frames(), self.count) {
-                (Found::Id(id, words), _) if first_difference(self.storage.words(), words) == 0 => Ok(id),
-                (_, place) => Err(place),
-            }
+            let (id, joined) = self.memo().find(caller, self.storage.frames(), self.count)?;
+            if self.hold(&*joined) { Ok(id) } else { Err(Table::first_place(caller)) }
         }
+    }
+
+    /// Whether the words of a recorded frame, and of all further out, are what they were.
+    ///
+    /// # Safety
+    /// The frame's state must be that of one that runs now.
+    #[inline(always)]
+    unsafe fn hold(&self, frame: &Recorded) -> bool {
+        // SAFETY: the frame is in the recorded state, so its words are what the next steps read.
+        unsafe { first_difference(self.storage.words().add(frame.words())) < self.storage.words() }
     }
 
     #[inline(always)]
@@ -384,17 +392,20 @@ impl Stack {
         if frame.needs_bp() && bp.load(&mut self.bounds) != Some(frame.bp) {
             return Some(met.wrapping_sub(1));
         }
+        let words = self.storage.words().cast_const();
         // SAFETY: the walk is in the recorded frame's state, so its words are what the next steps read.
-        match unsafe { first_difference(self.storage.words(), frame.words()) } {
-            0 => None,
-            // SAFETY: recorded frames; the sentinel leads through no word.
-            word => Some(unsafe {
-                let mut outer = met.sub(1);
-                while (*outer).words() >= word {
-                    outer = outer.sub(1);
-                }
-                outer
-            }),
+        let differs = unsafe { first_difference(words.add(frame.words())) };
+        if differs < words {
+            return None;
+        }
+        // SAFETY: recorded frames; the sentinel among them leads through no word.
+        unsafe {
+            let number = differs.offset_from_unsigned(words);
+            let mut outer = met.sub(1);
+            while (*outer).words() > number {
+                outer = outer.sub(1);
+            }
+            Some(outer)
         }
     }
 

@@ -38,10 +38,10 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 const ENTRIES_BITS: u32 = 9;
 const ENTRIES: usize = 1 << ENTRIES_BITS;
-/// Places that a look-up tries.
-const TRIES: usize = 8;
+/// Places that a look-up tries, behind the first.
+const TRIES: usize = 7;
 /// Words of leaf frames that an entry holds.
-pub const WORDS: usize = 12;
+pub const WORDS: usize = 11;
 
 /// An entry; zero bytes are none.
 #[repr(C, align(64))]
@@ -59,8 +59,8 @@ pub struct Memo {
     join_id: u32,
     id: u32,
     words_len: u32,
-    /// The leaf's first.
-    words: [Word; WORDS],
+    /// The leaf's first; the last is followed by one that is never equal.
+    words: [Word; WORDS + 1],
 }
 
 const _: () = assert!(size_of::<Memo>() == 256);
@@ -74,15 +74,6 @@ pub struct Caller {
     pub sp: usize,
     /// rbp.
     pub bp: usize,
-}
-
-/// What a look-up found.
-#[derive(Clone, Copy, Debug)]
-pub enum Found {
-    /// This id, if the first so many words of the recorded stack hold.
-    Id(u32, usize),
-    /// Nothing.
-    Nothing,
 }
 
 /// What the entry that is to be written says.
@@ -127,34 +118,74 @@ impl Table {
         Self(address)
     }
 
-    /// Looks a caller's stack up: what was found, and the place where the stack's entry belongs.
+    /// The place where a caller's first entry belongs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn first_place(caller: Caller) -> usize {
+        place(mix(caller.pc, caller.sp << 4))
+    }
+
+    /// Looks a caller's stack up: its id, if the words of this recorded frame and all further out hold. Else the place where
+    /// the stack's entry belongs.
     ///
     /// # Safety
     /// The table must not be null; `frames` must have `count` recorded frames; the caller must be that of a running hook of
     /// this thread.
     #[inline(always)]
-    #[must_use]
-    pub unsafe fn find(self, caller: Caller, frames: *const Recorded, count: usize) -> (Found, usize) {
-        let mut mixed = mix(caller.pc, caller.sp << 4);
-        for _ in 1..TRIES {
+    pub unsafe fn find(
+        self,
+        caller: Caller,
+        frames: *const Recorded,
+        count: usize,
+    ) -> Result<(u32, *const Recorded), usize> {
+        let mixed = mix(caller.pc, caller.sp << 4);
+        // SAFETY: a place is below the number of entries.
+        let entry = unsafe { &*self.0.add(place(mixed)) };
+        if !entry.is_of(caller) {
+            return Err(place(mixed));
+        }
+        // SAFETY: the caller's state is the entry's.
+        let difference = unsafe { entry.first_difference() };
+        if difference != entry.words_len as usize {
+            // SAFETY: passed on; the words before the difference hold.
+            return unsafe { self.find_further(mixed, entry, difference, caller, frames, count) };
+        }
+        // SAFETY: passed on.
+        unsafe { entry.joined(frames, count) }.ok_or(place(mixed))
+    }
+
+    /// Goes on from an entry whose words hold up to a difference.
+    ///
+    /// # Safety
+    /// As for [`Table::find`].
+    #[inline(never)]
+    unsafe fn find_further(
+        self,
+        mut mixed: usize,
+        mut entry: &Memo,
+        mut difference: usize,
+        caller: Caller,
+        frames: *const Recorded,
+        count: usize,
+    ) -> Result<(u32, *const Recorded), usize> {
+        for _ in 0..TRIES {
+            // SAFETY: the word that differs has a readable address, as those before hold; and it is one of the entry's.
+            let value =
+                unsafe { (entry.words.get_unchecked(difference).at as *const usize).read_unaligned() };
+            mixed = mix(mixed ^ difference, value);
             // SAFETY: a place is below the number of entries.
-            let entry = unsafe { &*self.0.add(place(mixed)) };
+            entry = unsafe { &*self.0.add(place(mixed)) };
             if !entry.is_of(caller) {
                 break;
             }
             // SAFETY: the caller's state is the entry's.
-            match unsafe { entry.first_difference() } {
-                None => {
-                    // SAFETY: `frames` are as promised.
-                    if let Some(words) = unsafe { entry.joins(frames, count) } {
-                        return (Found::Id(entry.id, words), place(mixed));
-                    }
-                    break;
-                }
-                Some((number, value)) => mixed = mix(mixed ^ number, value),
+            difference = unsafe { entry.first_difference() };
+            if difference == entry.words_len as usize {
+                // SAFETY: passed on.
+                return unsafe { entry.joined(frames, count) }.ok_or(place(mixed));
             }
         }
-        (Found::Nothing, place(mixed))
+        Err(place(mixed))
     }
 
     /// Writes an entry at a place that [`Table::find`] has named.
@@ -188,34 +219,28 @@ impl Memo {
         self.key == caller.pc && self.sp == caller.sp && caller.bp & self.bp_mask == self.bp
     }
 
-    /// The first word that is not what it was: (number, what it is).
+    /// Number of the first word that is not what it was; the number of words if there is none.
     ///
     /// # Safety
     /// The state of the entry's leaf must be given: then its step reads the first word, and each equal word makes
     /// the next one readable.
     #[inline(always)]
-    unsafe fn first_difference(&self) -> Option<(usize, usize)> {
-        let mut word = self.words.as_ptr();
-        for number in 0..self.words_len as usize {
-            // SAFETY: as promised by the caller; the comparison stops at the first difference. The entry has as many
-            // words.
-            unsafe {
-                let value = ((*word).at as *const usize).read_unaligned();
-                if value != (*word).value {
-                    return Some((number, value));
-                }
-                word = word.add(1);
-            }
+    unsafe fn first_difference(&self) -> usize {
+        let mut number = 0;
+        // SAFETY: as promised by the caller; the comparison stops at the first difference, at the latest behind the last
+        // word.
+        while unsafe { Word::holds(self.words.as_ptr().add(number)) } {
+            number += 1;
         }
-        None
+        number
     }
 
-    /// If the recorded frame where the words lead is still there: number of words to compare from there.
+    /// The id, and the recorded frame where the words lead, if it is still there.
     ///
     /// # Safety
     /// `frames` must have `count` recorded frames.
     #[inline(always)]
-    unsafe fn joins(&self, frames: *const Recorded, count: usize) -> Option<usize> {
+    unsafe fn joined(&self, frames: *const Recorded, count: usize) -> Option<(u32, *const Recorded)> {
         let join = self.join as usize;
         if join >= count {
             return None;
@@ -223,14 +248,14 @@ impl Memo {
         // SAFETY: below the number of recorded frames.
         let joined = unsafe { &*frames.add(join) };
         let same = joined.id == self.join_id && joined.sp == self.join_sp && joined.bp == self.join_bp;
-        same.then_some(joined.words())
+        same.then_some((self.id, joined))
     }
 
     fn write(&mut self, known: &Known<'_>) {
         self.forget();
-        if known.words.len() > WORDS {
-            return;
-        }
+        let Some(end) = self.words.get_mut(known.words.len()) else { return };
+        // SAFETY: a word of this entry, which stays where it is.
+        unsafe { Word::never_equal(end) };
         for (place, word) in self.words.iter_mut().zip(known.words.iter().rev()) {
             *place = *word;
         }
@@ -255,34 +280,32 @@ impl Memo {
     }
 }
 
-/// Compares words with memory from the last one (the leaf's) to the first: the number of the first that differs, counted
-/// from 1, or 0 where all are equal.
+/// Compares words with memory from the one before `end` to the first, which the sentinel precedes: the first that differs,
+/// or the sentinel.
 ///
 /// # Safety
 /// The last word's address must be readable, and each equal word must make the address of the one before it readable:
 /// so it is for words that the steps of a walk have read, if the walk's first state is given now.
 #[inline(always)]
 #[must_use]
-pub unsafe fn first_difference(words: *const Word, len: usize) -> usize {
-    let mut left = len;
-    // SAFETY: as promised by the caller; the comparison stops at the first difference.
+pub unsafe fn first_difference(end: *const Word) -> *const Word {
+    let mut end = end;
+    // SAFETY: as promised by the caller; the comparison stops at the first difference, at the latest at the sentinel.
     unsafe {
-        while left >= 4 {
-            for step in 1..=4 {
-                let word = *words.add(left - step);
-                if (word.at as *const usize).read_unaligned() != word.value {
-                    return left - step + 1;
-                }
+        loop {
+            if !Word::holds(end.sub(1)) {
+                return end.sub(1);
             }
-            left -= 4;
-        }
-        while left > 0 {
-            let word = *words.add(left - 1);
-            if (word.at as *const usize).read_unaligned() != word.value {
-                return left;
+            if !Word::holds(end.sub(2)) {
+                return end.sub(2);
             }
-            left -= 1;
+            if !Word::holds(end.sub(3)) {
+                return end.sub(3);
+            }
+            if !Word::holds(end.sub(4)) {
+                return end.sub(4);
+            }
+            end = end.sub(4);
         }
     }
-    0
 }

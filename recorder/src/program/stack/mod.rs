@@ -120,7 +120,7 @@ impl StackState {
             let caller = Caller { pc, sp: entry.sp.wrapping_add(8), bp: entry.bp };
             let id = match (*this).stack.recall(caller, modules::generation()) {
                 Ok(id) => id,
-                Err(place) => Self::capture_new(this, caller, place, sink),
+                Err(place) => Self::capture_new(this, entry, place, sink),
             };
             #[cfg(feature = "check")]
             check::compare(entry, id, sink);
@@ -129,10 +129,9 @@ impl StackState {
     }
 
     #[inline(never)]
-    unsafe fn capture_new(this: *mut Self, caller: Caller, place: usize, sink: &mut impl Sink) -> u32 {
+    unsafe fn capture_new(this: *mut Self, entry: Entry, place: usize, sink: &mut impl Sink) -> u32 {
         // SAFETY: passed on.
-        let stack = unsafe { &mut (*this).stack };
-        let leaf = Frame::returned(caller.pc, caller.sp, Bp::known(caller.bp));
+        let (stack, leaf) = unsafe { (&mut (*this).stack, entry.frame()) };
         loop {
             let generation = modules::generation();
             let Some(walk) = stack.walk(leaf, generation, |address| find_rule(address, generation, sink))

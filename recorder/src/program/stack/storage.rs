@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! +--------+-------------------------------------------------+----------------------------------+
-//! | memo   | s | recorded frames ->      ...  <- frames of a | words of the recorded frames ->  |
-//! |        |   | outermost first                 walk, leaf  |                                  |
-//! |        |   |                                 at the end  |                                  |
+//! | memo   | s | recorded frames ->      ...  <- frames of a | s | words of the recorded        |
+//! |        |   | outermost first                 walk, leaf  |   | frames ->                    |
+//! |        |   |                                 at the end  |   |                              |
 //! +--------+-------------------------------------------------+----------------------------------+
-//!            s: a sentinel further out than every frame
+//!            s: sentinels: a frame further out than every other; a word that is never equal
 //! ```
 //!
 //! A walk puts its frames down from the end, and recording moves them to the front, from the outermost on: the
@@ -53,6 +53,29 @@ pub struct Word {
     pub at: usize,
     /// What was there.
     pub value: usize,
+}
+
+impl Word {
+    /// Makes a word that differs from what it says, so that comparisons end there: what lies at its address is that
+    /// address, and not 0.
+    ///
+    /// # Safety
+    /// `place` must be writable, and readable as long as words are compared.
+    pub unsafe fn never_equal(place: *mut Self) {
+        // SAFETY: as promised.
+        unsafe { place.write(Self { at: place as usize, value: 0 }) };
+    }
+
+    /// Whether memory holds what it says.
+    ///
+    /// # Safety
+    /// Its address must be readable.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn holds(place: *const Self) -> bool {
+        // SAFETY: as promised.
+        unsafe { ((*place).at as *const usize).read_unaligned() == (*place).value }
+    }
 }
 
 /// A frame of a walk.
@@ -109,7 +132,7 @@ pub struct Storage {
 
 const fn bytes(capacity: usize) -> usize {
     let frame = size_of::<Recorded>() + WORDS_A_FRAME * size_of::<Word>();
-    Table::BYTES + size_of::<Recorded>() + capacity * frame
+    Table::BYTES + size_of::<Recorded>() + size_of::<Word>() + capacity * frame
 }
 
 impl Storage {
@@ -131,7 +154,7 @@ impl Storage {
         self.frames
     }
 
-    /// Their words.
+    /// Their words. The one before the first is a sentinel: it is never equal.
     #[inline(always)]
     pub const fn words(&self) -> *mut Word {
         self.words
@@ -156,7 +179,10 @@ impl Storage {
         // SAFETY: the sentinel's place in the new mapping.
         unsafe { sentinel.write(Recorded { key: 0, sp: usize::MAX, bp: 0, id: 0, words: 0 }) };
         let frames = sentinel.wrapping_add(1);
-        let new = Self { memos, frames, words: frames.wrapping_add(capacity).cast(), capacity };
+        let word_sentinel = frames.wrapping_add(capacity).cast::<Word>();
+        // SAFETY: the place between frames and words in the new mapping.
+        unsafe { Word::never_equal(word_sentinel) };
+        let new = Self { memos, frames, words: word_sentinel.wrapping_add(1), capacity };
         if !self.memos.is_null() {
             // SAFETY: the old parts are in use up to these numbers, the new mapping is larger and apart.
             unsafe {
