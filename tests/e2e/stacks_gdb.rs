@@ -93,6 +93,13 @@ fn of_python() {
     let process = Record::of(command.clone()).success().process();
     let ours = recorded(&process, size);
     let gdbs = backtrace(&command, size);
+    // A function that is split into parts may be called from its cold part, where gdb finds other inlined calls than the
+    // line tables say: only functions that are never inlined are compared.
+    let inlined: Vec<String> = process.frames.iter().filter(|f| f.inlined).map(|f| f.name()).collect();
+    let real = |names: Vec<String>| -> Vec<String> {
+        names.into_iter().filter(|name| !inlined.contains(name)).collect()
+    };
+    let (ours, gdbs) = (real(ours), real(gdbs));
     assert!(ours.len() > 15, "deep enough to mean something: {ours:?}");
     assert_eq!(ours, gdbs);
 }
