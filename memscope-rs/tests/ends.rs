@@ -269,3 +269,11 @@ fn snapshots_on_the_way() {
             > later.one("Rc::new(index.words.len())").lifetime_ns
     );
 }
+
+#[test]
+fn eight_threads_track_at_once() {
+    let ran = run(harness::command("many_threads").args(["8", "100000"]));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.starts_with("800000 variables in 8 threads"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("800000 ended, 0 live, 0 lost"), "{}", ran.stdout);
+}
