@@ -19,6 +19,7 @@ const SHORT: u64 = 1_000_000;
 
 /// What every event of a site changes: one cache line.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 struct Counts {
     allocations: u64,
     allocated: u64,
@@ -57,7 +58,7 @@ struct Lives {
     few: Few,
 }
 
-const _: () = assert!(size_of::<Counts>() == 56 && size_of::<Lives>() == 64);
+const _: () = assert!(size_of::<Counts>() == 64 && size_of::<Lives>() == 64);
 
 impl Default for Lives {
     fn default() -> Self {
