@@ -41,6 +41,10 @@ pub struct MemoryTracker {
 
 /// Where the store is: the global one is there from the start, without having to be made.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a handful of trackers, and a box could not be made here"
+)]
 enum Home {
     Global,
     Own(Store),

@@ -30,7 +30,7 @@ impl Channel {
     }
 
     /// Buffers that are in it.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.receiver.len()
     }
 

@@ -129,7 +129,7 @@ fn tick(process: &'static Process, sink: &mut Sink, ticks: u64) {
     }
     partial(process, sink);
     sink.sample_memory();
-    if ticks % TICKS_PER_SAMPLE == 0 {
+    if ticks.is_multiple_of(TICKS_PER_SAMPLE) {
         sink.sample_names(process);
         sink.sample_clocks(process);
     }
@@ -153,10 +153,11 @@ pub fn last_look(process: &'static Process, sink: &mut Sink) {
     sink.sample_names(process);
     sink.sample_clocks(process);
     write_samples(process, sink);
-    if let Some(since) = process.spool().word(layout::header::PRIVATE_SINCE).filter(|word| word.get() != 0) {
-        if partial(process, sink) {
-            since.set(0);
-        }
+    let since = process.spool().word(layout::header::PRIVATE_SINCE).filter(|word| word.get() != 0);
+    if let Some(since) = since
+        && partial(process, sink)
+    {
+        since.set(0);
     }
 }
 

@@ -127,7 +127,7 @@ impl Writer {
     /// True where so many buffers are waiting that they make frames of a good size.
     fn has_enough(&self) -> bool {
         self.pressed.load(Ordering::Relaxed) != 0
-            || self.channel().is_some_and(|channel| channel.len() >= GATHER)
+            || self.channel().is_some_and(|channel| channel.waiting() >= GATHER)
     }
 
     /// A thread is about to wait for a free buffer: nothing is gathered until it has one.
