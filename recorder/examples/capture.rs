@@ -44,7 +44,8 @@ extern "C" fn hook() -> u64 {
 unsafe extern "C" fn captured(sp: usize, bp: usize) -> u64 {
     // SAFETY: this program has one thread, and `entry` comes from the stub above.
     u64::from(unsafe {
-        StackState::capture((&raw mut STATE).cast(), Entry { sp, bp }, &mut *(&raw mut NODES))
+        let nodes = &raw mut NODES;
+        StackState::capture((&raw mut STATE).cast(), Entry { sp, bp }, &mut *nodes)
     })
 }
 
@@ -205,6 +206,7 @@ fn main() {
             println!("{depth:3} backtrace crate {:8.1}", (cpu_time() - start) as f64 / 2_000.0);
         });
     }
+    let nodes = &raw const NODES;
     // SAFETY: one thread.
-    println!("nodes: {}", unsafe { (*(&raw const NODES)).0 });
+    println!("nodes: {}", unsafe { (*nodes).0 });
 }
