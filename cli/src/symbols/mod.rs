@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`table`] gives each process its distinct frames; [`resolver`] looks addresses up, each once for all
-//! processes; [`file`] decides which files may be believed. All of it happens when the program is done.
+//! processes; [`mod@file`] decides which files may be believed. All of it happens when the program is done.
 
 mod file;
 mod resolver;
