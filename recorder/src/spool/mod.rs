@@ -1,6 +1,6 @@
 //! The memory between the program's threads and the writer: 64 KiB buffers, shared with a file.
 //!
-//! [`buffer`] is one buffer, [`pool`] hands them out and takes them back, [`file`] makes the shared
+//! [`buffer`] is one buffer, [`pool`] hands them out and takes them back, [`mod@file`] makes the shared
 //! memory. The layout is `memscope_shared::spool`'s.
 
 pub mod buffer;
