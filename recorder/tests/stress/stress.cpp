@@ -224,6 +224,74 @@ static NOINLINE size_t signals(Task *task, int depth) {
     return go(task, depth) + 1;
 }
 
+// The same innermost frames at the same addresses, more than are remembered at once, below different outer ones.
+static NOINLINE size_t chain(Task *task, int length) {
+    if (length == 0) return allocate(task);
+    return chain(task, length - 1) + opaque(1);
+}
+
+static NOINLINE size_t twin(Task *task, uint32_t bits, int levels, int length) {
+    if (levels == 0) return chain(task, length) + 1;
+    if (bits & 1) return twin(task, bits >> 1, levels - 1, length) + opaque(2);
+    return twin(task, bits >> 1, levels - 1, length) * opaque(3);
+}
+
+static NOINLINE size_t twins(Task *task, int) {
+    size_t result = 0;
+    int length = static_cast<int>(task->random.below(20));
+    for (int i = 0; i < 12; i++) result += twin(task, task->random.below(8), 3, length);
+    return result;
+}
+
+// The same pc and rsp, but a frame pointer that differs: what lies where the other frame's return address was is still
+// that return address, as nobody has written there since.
+static NOINLINE void *shifted_leaf() { return opaque(malloc(40)); }
+
+static NOINLINE size_t shifted_inner(Task *task, size_t bytes) {
+    opaque(alloca(bytes));
+    void *blocks[] = {malloc(40), shifted_leaf()};
+    task->made += 2;
+    task->left -= 2;
+    size_t sum = reinterpret_cast<uintptr_t>(blocks[0]) >> 60;
+    free(blocks[0]);
+    free(blocks[1]);
+    return sum + 1;
+}
+
+static NOINLINE size_t shifted_first(Task *task, size_t bytes) {
+    opaque(alloca(bytes));
+    return shifted_inner(task, 1024 - bytes) + opaque(1);
+}
+
+static NOINLINE size_t shifted_second(Task *task, size_t bytes) {
+    opaque(alloca(bytes));
+    return shifted_inner(task, 1024 - bytes) + opaque(2);
+}
+
+static NOINLINE size_t shifted(Task *task, int) {
+    size_t result = 0;
+    for (int i = 0; i < 12; i++) {
+        size_t bytes = 64 + 64 * task->random.below(4);
+        auto outer = task->random.below(2) ? shifted_first : shifted_second;
+        result += opaque(outer)(task, bytes);
+    }
+    return result;
+}
+
+// A few random trees of calls, again and again.
+static NOINLINE size_t repeated(Task *task, int depth) {
+    uint64_t pool[4] = {task->random.next(), task->random.next(), task->random.next(), task->random.next()};
+    uint64_t before = task->random.state;
+    size_t result = 0;
+    for (int i = 0; i < 16 && task->left > 0; i++) {
+        task->random.state = before + static_cast<uint64_t>(i);
+        task->random.state = pool[task->random.below(4)];
+        result += go(task, depth < 4 ? depth : 4);
+    }
+    task->random.state = before + 99;
+    return result;
+}
+
 struct Coroutine {
     ucontext_t here, there;
     Task *task;
@@ -287,6 +355,7 @@ static size_t go(Task *task, int depth) {
     static size_t (*const kinds[])(Task *, int) = {
         plain,   many_registers, variable, aligned<32>, aligned<64>,    aligned<256>, aligned_variable, large,     sibling,
         callback, exception,     jump,     signals,     coroutine,      library,      plain,            many_registers, larger,
+        twins,   shifted,        repeated,
     };
     if (depth <= 0 || task->left <= 0) {
         size_t sum = 0;

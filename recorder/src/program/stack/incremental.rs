@@ -51,7 +51,7 @@
 //! `count` before it writes above it, and raises it last.
 
 use super::bounds::Bounds;
-use super::memo::{self, Caller, Known, Table, first_difference};
+use super::memo::{self, Known, Memo, Table, first_difference};
 use super::rule::{self, Kind, Rule};
 use super::storage::{Recorded, Storage, Walked, Word};
 use super::trie::{Emit, Place, Trie};
@@ -227,20 +227,71 @@ fn interned(trie: &Trie, root: u32, outer: Outer, key: u64, emit: &mut impl Emit
 }
 
 impl Stack {
-    /// The id of the stack, if it can be told from the memo; else the place in the memo where it belongs.
+    /// The id of the stack, if it can be told from the memo; else where in the memo the stack belongs.
     ///
     /// # Safety
-    /// `caller` must be that of a hook of this thread that has not returned.
+    /// `pc`, `sp` and `bp` must be the state of the frame that called a hook of this thread that has not returned.
     #[inline(always)]
-    pub unsafe fn recall(&self, caller: Caller, generation: u32) -> Result<u32, usize> {
+    pub unsafe fn recall(&self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, usize> {
+        let mixed = Table::begin(pc, sp);
         if self.generation != generation {
-            return Err(0);
+            return Err(mixed);
         }
-        // SAFETY: there is storage since the generation began; the caller's state is this thread's now. A hit of the
-        // memo leads to the recorded frame whose words are then compared.
+        // SAFETY: there is storage since the generation began; the caller's state is this thread's now.
         unsafe {
-            let (id, joined) = self.memo().find(caller, self.storage.frames(), self.count)?;
-            if self.hold(&*joined) { Ok(id) } else { Err(Table::first_place(caller)) }
+            let entry = self.memo().entry(mixed);
+            if !entry.is_of(pc, sp, bp) {
+                return Err(mixed);
+            }
+            let word = entry.first_difference();
+            if entry.is_end(word) {
+                self.agree(entry, mixed)
+            } else {
+                self.recall_further(pc, sp, bp, mixed, word)
+            }
+        }
+    }
+
+    /// Goes on from an entry of the memo whose words hold up to this one.
+    ///
+    /// # Safety
+    /// As for [`Stack::recall`].
+    #[inline(never)]
+    unsafe fn recall_further(
+        &self,
+        pc: usize,
+        sp: usize,
+        bp: usize,
+        mut mixed: usize,
+        mut word: *const Word,
+    ) -> Result<u32, usize> {
+        for _ in 0..memo::TRIES {
+            // SAFETY: as in `recall`; the word is of the entry at this place, and those before it hold.
+            unsafe {
+                mixed = self.memo().entry(mixed).further(mixed, word);
+                let entry = self.memo().entry(mixed);
+                if !entry.is_of(pc, sp, bp) {
+                    break;
+                }
+                word = entry.first_difference();
+                if entry.is_end(word) {
+                    return self.agree(entry, mixed);
+                }
+            }
+        }
+        Err(mixed)
+    }
+
+    /// The id of an entry whose words hold, if it joins the recorded stack and that holds too.
+    ///
+    /// # Safety
+    /// As for [`Stack::recall`].
+    #[inline(always)]
+    unsafe fn agree(&self, entry: &Memo, mixed: usize) -> Result<u32, usize> {
+        // SAFETY: the words lead to the recorded frame, whose words are then compared.
+        unsafe {
+            let (id, joined) = entry.joined(self.storage.frames(), self.count).ok_or(mixed)?;
+            if self.hold(&*joined) { Ok(id) } else { Err(mixed) }
         }
     }
 
@@ -480,7 +531,7 @@ impl Stack {
         }
         if keep && next.node.id != 0 {
             self.set_end(place.wrapping_add(1));
-            self.remember(outer, memo_place);
+            self.remember(memo_place);
         } else {
             self.set_end(self.storage.frames());
         }
@@ -504,17 +555,16 @@ impl Stack {
         (Recorded::new(walked.key, walked.sp, bp, id, steps.count(words)), told)
     }
 
-    /// Puts the recorded stack into the memo. The frames inside of `outer` are new.
+    /// Puts the recorded stack into the memo.
     #[inline(always)]
-    fn remember(&mut self, outer: *mut Recorded, place: usize) {
+    fn remember(&mut self, place: usize) {
         // SAFETY: frames and words below the counts are recorded, and there is a leaf; with them there is a memo.
         unsafe {
             let frames = self.storage.frames();
             let leaf = &*frames.add(self.count - 1);
-            // The join: as far out as the frames are older, if the entry has room for the words up to there.
-            // (Each frame but the outermost has a word at least, so it need not be looked for further out.)
-            let farthest = (self.count - 1).saturating_sub(memo::WORDS);
-            let mut join = outer.offset_from_unsigned(frames).max(farthest);
+            // The join: as far out as the entry has room for the words up to there. The further out, the longer it
+            // will stay as it is. (Each frame but the outermost has a word at least.)
+            let mut join = (self.count - 1).saturating_sub(memo::WORDS);
             while leaf.words() - (*frames.add(join)).words() > memo::WORDS {
                 join += 1;
             }

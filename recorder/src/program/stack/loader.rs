@@ -70,6 +70,10 @@ pub fn start() {
             TEXT_LENGTH.store(code.memory_size, Ordering::Relaxed);
         }
         find = c_library(&image).and_then(|library| library.symbol(c"_dl_find_object")).unwrap_or(ABSENT);
+        #[cfg(test)]
+        if std::env::var_os(tests::WITHOUT).is_some() {
+            find = ABSENT;
+        }
     }
     FIND_OBJECT.store(find, Ordering::Release);
 }
@@ -150,6 +154,24 @@ fn started_directly() -> Option<usize> {
 mod tests {
     use super::*;
     use core::ffi::CStr;
+
+    /// In the environment of a run of the tests that pretends to have an older C library.
+    pub const WITHOUT: &str = "MEMSCOPE_TEST_WITHOUT_FIND_OBJECT";
+
+    /// All tests of stacks again, as on a C library before 2.35.
+    #[test]
+    fn older_c_libraries_will_do() {
+        if std::env::var_os(WITHOUT).is_some() {
+            assert!(!can_find_objects());
+            return;
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["program::stack::tests", "older_c_libraries"])
+            .env(WITHOUT, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 
     #[test]
     fn loader_is_found() {

@@ -39,7 +39,7 @@ use core::sync::atomic::{Ordering, compiler_fence};
 const ENTRIES_BITS: u32 = 9;
 const ENTRIES: usize = 1 << ENTRIES_BITS;
 /// Places that a look-up tries, behind the first.
-const TRIES: usize = 7;
+pub const TRIES: usize = 7;
 /// Words of leaf frames that an entry holds.
 pub const WORDS: usize = 11;
 
@@ -64,17 +64,6 @@ pub struct Memo {
 }
 
 const _: () = assert!(size_of::<Memo>() == 256);
-
-/// The state of a hook's caller.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    /// Return address of the hook.
-    pub pc: usize,
-    /// rsp after the return.
-    pub sp: usize,
-    /// rbp.
-    pub bp: usize,
-}
 
 /// What the entry that is to be written says.
 #[derive(Clone, Copy, Debug)]
@@ -118,83 +107,31 @@ impl Table {
         Self(address)
     }
 
-    /// The place where a caller's first entry belongs.
+    /// Where a caller's look-up begins.
     #[inline(always)]
     #[must_use]
-    pub const fn first_place(caller: Caller) -> usize {
-        place(mix(caller.pc, caller.sp << 4))
+    pub const fn begin(pc: usize, sp: usize) -> usize {
+        mix(pc, sp << 4)
     }
 
-    /// Looks a caller's stack up: its id, if the words of this recorded frame and all further out hold. Else the place where
-    /// the stack's entry belongs.
-    ///
-    /// # Safety
-    /// The table must not be null; `frames` must have `count` recorded frames; the caller must be that of a running hook of
-    /// this thread.
-    #[inline(always)]
-    pub unsafe fn find(
-        self,
-        caller: Caller,
-        frames: *const Recorded,
-        count: usize,
-    ) -> Result<(u32, *const Recorded), usize> {
-        let mixed = mix(caller.pc, caller.sp << 4);
-        // SAFETY: a place is below the number of entries.
-        let entry = unsafe { &*self.0.add(place(mixed)) };
-        if !entry.is_of(caller) {
-            return Err(place(mixed));
-        }
-        // SAFETY: the caller's state is the entry's.
-        let difference = unsafe { entry.first_difference() };
-        if difference != entry.words_len as usize {
-            // SAFETY: passed on; the words before the difference hold.
-            return unsafe { self.find_further(mixed, entry, difference, caller, frames, count) };
-        }
-        // SAFETY: passed on.
-        unsafe { entry.joined(frames, count) }.ok_or(place(mixed))
-    }
-
-    /// Goes on from an entry whose words hold up to a difference.
-    ///
-    /// # Safety
-    /// As for [`Table::find`].
-    #[inline(never)]
-    unsafe fn find_further(
-        self,
-        mut mixed: usize,
-        mut entry: &Memo,
-        mut difference: usize,
-        caller: Caller,
-        frames: *const Recorded,
-        count: usize,
-    ) -> Result<(u32, *const Recorded), usize> {
-        for _ in 0..TRIES {
-            // SAFETY: the word that differs has a readable address, as those before hold; and it is one of the entry's.
-            let value =
-                unsafe { (entry.words.get_unchecked(difference).at as *const usize).read_unaligned() };
-            mixed = mix(mixed ^ difference, value);
-            // SAFETY: a place is below the number of entries.
-            entry = unsafe { &*self.0.add(place(mixed)) };
-            if !entry.is_of(caller) {
-                break;
-            }
-            // SAFETY: the caller's state is the entry's.
-            difference = unsafe { entry.first_difference() };
-            if difference == entry.words_len as usize {
-                // SAFETY: passed on.
-                return unsafe { entry.joined(frames, count) }.ok_or(place(mixed));
-            }
-        }
-        Err(place(mixed))
-    }
-
-    /// Writes an entry at a place that [`Table::find`] has named.
+    /// The entry at the place that a caller's look-up has come to.
     ///
     /// # Safety
     /// The table must not be null.
-    pub unsafe fn remember(self, place: usize, known: &Known<'_>) {
-        // SAFETY: not null; the place is masked to the table's length.
-        unsafe { (*self.0.add(place % ENTRIES)).write(known) };
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn entry<'a>(self, mixed: usize) -> &'a Memo {
+        // SAFETY: not null; a place is below the number of entries.
+        unsafe { &*self.0.add(place(mixed)) }
+    }
+
+    /// Writes the entry at the place where a caller's look-up has ended.
+    ///
+    /// # Safety
+    /// The table must not be null.
+    pub unsafe fn remember(self, mixed: usize, known: &Known<'_>) {
+        // SAFETY: not null; a place is below the number of entries.
+        unsafe { (*self.0.add(place(mixed))).write(known) };
     }
 
     /// Empties the table.
@@ -214,25 +151,55 @@ impl Table {
 }
 
 impl Memo {
+    /// Whether the entry is of a caller in this state.
     #[inline(always)]
-    const fn is_of(&self, caller: Caller) -> bool {
-        self.key == caller.pc && self.sp == caller.sp && caller.bp & self.bp_mask == self.bp
+    #[must_use]
+    pub const fn is_of(&self, pc: usize, sp: usize, bp: usize) -> bool {
+        self.key == pc && self.sp == sp && bp & self.bp_mask == self.bp
     }
 
-    /// Number of the first word that is not what it was; the number of words if there is none.
+    /// The first word that is not what it was, or the one behind the last.
     ///
     /// # Safety
     /// The state of the entry's leaf must be given: then its step reads the first word, and each equal word makes
     /// the next one readable.
     #[inline(always)]
-    unsafe fn first_difference(&self) -> usize {
-        let mut number = 0;
+    #[must_use]
+    pub unsafe fn first_difference(&self) -> *const Word {
+        let mut word = self.words.as_ptr();
         // SAFETY: as promised by the caller; the comparison stops at the first difference, at the latest behind the last
         // word.
-        while unsafe { Word::holds(self.words.as_ptr().add(number)) } {
-            number += 1;
+        unsafe {
+            loop {
+                if !Word::holds(word) {
+                    return word;
+                }
+                if !Word::holds(word.add(1)) {
+                    return word.add(1);
+                }
+                word = word.add(2);
+            }
         }
-        number
+    }
+
+    /// Whether this is behind the last word.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_end(&self, word: *const Word) -> bool {
+        word == self.words.as_ptr().wrapping_add(self.words_len as usize)
+    }
+
+    /// Where the look-up goes on from an entry whose words hold up to this one.
+    ///
+    /// # Safety
+    /// The word's address must be readable, as it is when those before hold.
+    #[must_use]
+    pub unsafe fn further(&self, mixed: usize, word: *const Word) -> usize {
+        // SAFETY: as promised; the word is one of this entry's.
+        let (number, value) = unsafe {
+            (word.offset_from(self.words.as_ptr()) as usize, ((*word).at as *const usize).read_unaligned())
+        };
+        mix(mixed ^ number, value)
     }
 
     /// The id, and the recorded frame where the words lead, if it is still there.
@@ -240,7 +207,8 @@ impl Memo {
     /// # Safety
     /// `frames` must have `count` recorded frames.
     #[inline(always)]
-    unsafe fn joined(&self, frames: *const Recorded, count: usize) -> Option<(u32, *const Recorded)> {
+    #[must_use]
+    pub unsafe fn joined(&self, frames: *const Recorded, count: usize) -> Option<(u32, *const Recorded)> {
         let join = self.join as usize;
         if join >= count {
             return None;
@@ -254,8 +222,7 @@ impl Memo {
     fn write(&mut self, known: &Known<'_>) {
         self.forget();
         let Some(end) = self.words.get_mut(known.words.len()) else { return };
-        // SAFETY: a word of this entry, which stays where it is.
-        unsafe { Word::never_equal(end) };
+        *end = Word::never_equal();
         for (place, word) in self.words.iter_mut().zip(known.words.iter().rev()) {
             *place = *word;
         }

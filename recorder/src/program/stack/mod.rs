@@ -50,7 +50,6 @@ mod tests;
 
 use cache::CACHE;
 use incremental::Stack;
-use memo::Caller;
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
 use trie::{Emit, Trie};
@@ -117,8 +116,8 @@ impl StackState {
         // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
         unsafe {
             let pc = (entry.sp as *const usize).read();
-            let caller = Caller { pc, sp: entry.sp.wrapping_add(8), bp: entry.bp };
-            let id = match (*this).stack.recall(caller, modules::generation()) {
+            let sp = entry.sp.wrapping_add(8);
+            let id = match (*this).stack.recall(pc, sp, entry.bp, modules::generation()) {
                 Ok(id) => id,
                 Err(place) => Self::capture_new(this, entry, place, sink),
             };

@@ -55,15 +55,15 @@ pub struct Word {
     pub value: usize,
 }
 
+/// What the word that is never equal looks at.
+static NOT_ZERO: usize = 1;
+
 impl Word {
-    /// Makes a word that differs from what it says, so that comparisons end there: what lies at its address is that
-    /// address, and not 0.
-    ///
-    /// # Safety
-    /// `place` must be writable, and readable as long as words are compared.
-    pub unsafe fn never_equal(place: *mut Self) {
-        // SAFETY: as promised.
-        unsafe { place.write(Self { at: place as usize, value: 0 }) };
+    /// A word that differs from what it says: comparisons end there.
+    #[inline(always)]
+    #[must_use]
+    pub fn never_equal() -> Self {
+        Self { at: &raw const NOT_ZERO as usize, value: 0 }
     }
 
     /// Whether memory holds what it says.
@@ -181,7 +181,7 @@ impl Storage {
         let frames = sentinel.wrapping_add(1);
         let word_sentinel = frames.wrapping_add(capacity).cast::<Word>();
         // SAFETY: the place between frames and words in the new mapping.
-        unsafe { Word::never_equal(word_sentinel) };
+        unsafe { word_sentinel.write(Word::never_equal()) };
         let new = Self { memos, frames, words: word_sentinel.wrapping_add(1), capacity };
         if !self.memos.is_null() {
             // SAFETY: the old parts are in use up to these numbers, the new mapping is larger and apart.

@@ -175,6 +175,24 @@ fn recursion() {
     }
 }
 
+/// More equal inner frames than the memo holds, below different outer ones.
+#[test]
+fn equal_inner_frames_below_others() {
+    #[inline(never)]
+    fn twin(bits: u32, levels: u32, below: u64) -> u64 {
+        match (levels, bits & 1) {
+            (0, _) => core::hint::black_box(recurse(below)),
+            (_, 0) => core::hint::black_box(twin(bits >> 1, levels - 1, below)),
+            _ => core::hint::black_box(twin(bits >> 1, levels - 1, below)),
+        }
+    }
+    let mut seed = 1_u32;
+    for round in 0..2000 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        assert_ne!(twin(seed >> 29, 3, round / 100), 0);
+    }
+}
+
 #[test]
 fn stacks_reach_the_start_of_the_thread() {
     let id = recurse(3) as u32;
@@ -216,10 +234,14 @@ fn very_deep_recursion() {
                 }
                 core::hint::black_box(deep(core::hint::black_box(levels - 1)))
             }
-            let base = resolve(deep(0) as u32).0.len();
-            let (frames, truncated) = resolve(deep(100_000) as u32);
-            assert!(!truncated);
-            assert_eq!(frames.len(), base + 100_000);
+            // The shallow stacks between are recalled from a memory that has moved meanwhile.
+            let mut base = None;
+            for levels in [0, 0, 3000, 0, 20_000, 0, 100_000, 0] {
+                let (frames, truncated) = resolve(deep(levels) as u32);
+                assert!(!truncated);
+                let base = *base.get_or_insert(frames.len());
+                assert_eq!(frames.len(), base + levels as usize);
+            }
         })
         .unwrap()
         .join()
@@ -244,12 +266,63 @@ fn threads_share_the_trie() {
 fn rules_exist_for_the_vdso() {
     // SAFETY: reads the auxiliary vector.
     let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } as usize;
-    let object = loader::find_object(vdso + 64).expect("the vdso is a module");
-    let module = modules::find(vdso + 64, Some(&mut Log::default())).unwrap().0;
-    assert_eq!(module.start, object.start);
+    let module = modules::find(vdso + 64, Some(&mut Log::default())).expect("the vdso is a module").0;
+    assert_eq!(module.start, vdso);
     let tables = cfi::Tables::of(&module).unwrap();
     let covered = (vdso..module.end).filter(|address| tables.fde(*address).is_some()).count();
     assert!(covered > 100);
+}
+
+/// A forked child has an empty trie, and records roots and modules for its own stream.
+#[test]
+fn forked_children_start_afresh() {
+    static FRESH: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+    extern "C" fn in_child(sp: usize, bp: usize) {
+        let mut log = Bare::default();
+        // SAFETY: a zero state of nobody else's, and a hook's entry.
+        let id = unsafe { StackState::capture(FRESH.as_ptr().cast_mut().cast(), Entry { sp, bp }, &mut log) };
+        let fine =
+            log.modules > 1 && log.modules_before_nodes && log.nodes > 3 && id == log.last && id == log.nodes;
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(!fine)) };
+    }
+    assert_ne!(recurse(3), 0);
+    // SAFETY: the child calls nothing that needs a lock.
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            reset_after_fork();
+            signals::with_entry(in_child);
+        }
+        let mut status = -1;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        assert_eq!(status, 0);
+    }
+}
+
+/// A sink that needs no memory.
+#[derive(Default)]
+struct Bare {
+    nodes: u32,
+    last: u32,
+    modules: u32,
+    modules_before_nodes: bool,
+}
+
+impl Sink for Bare {
+    fn node(&mut self, kind: u8, _operand: u64, id: u32, _parent: u32) {
+        if self.nodes == 0 {
+            self.modules_before_nodes = self.modules > 0 && kind == kind::NODE_ROOT;
+        }
+        self.nodes += 1;
+        self.last = id;
+    }
+
+    fn module(&mut self, _module: &Module<'_>) {
+        self.modules += 1;
+    }
+
+    fn modules_gone(&mut self, _new_generation: u32, _start: u64) {}
 }
 
 #[test]

@@ -56,6 +56,88 @@ pub mod frames {
         )
     }
 
+    /// Calls [`variable`] from a frame of variable size itself, such that the inner one's rsp is always the same.
+    #[unsafe(naked)]
+    pub extern "C" fn shifted_first(bytes: usize) -> u64 {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "sub rsp, rdi",
+            "neg rdi",
+            "add rdi, 1024",
+            "call {inner}",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            inner = sym variable_or_leaf,
+        )
+    }
+
+    /// The same again, elsewhere.
+    #[unsafe(naked)]
+    pub extern "C" fn shifted_second(bytes: usize) -> u64 {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "sub rsp, rdi",
+            "neg rdi",
+            "add rdi, 1024",
+            "nop",
+            "call {inner}",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            inner = sym variable_or_leaf,
+        )
+    }
+
+    /// As [`variable`], with the hook called twice: from here, and from a frame between that leaves rbp alone.
+    #[unsafe(naked)]
+    extern "C" fn variable_or_leaf(bytes: usize) -> u64 {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa_offset 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "sub rsp, rdi",
+            "call {hook}",
+            "call {leaf}",
+            "leave",
+            ".cfi_def_cfa rsp, 8",
+            "ret",
+            ".cfi_endproc",
+            hook = sym hook,
+            leaf = sym leaf,
+        )
+    }
+
+    #[unsafe(naked)]
+    extern "C" fn leaf() -> u64 {
+        naked_asm!(
+            ".cfi_startproc",
+            "sub rsp, 8",
+            ".cfi_def_cfa_offset 16",
+            "call {hook}",
+            "add rsp, 8",
+            ".cfi_def_cfa_offset 8",
+            "ret",
+            ".cfi_endproc",
+            hook = sym hook,
+        )
+    }
+
     /// rbp as a general register, saved far from the CFA, around a large frame.
     #[unsafe(naked)]
     pub extern "C" fn large(_bytes: usize) -> u64 {
@@ -174,6 +256,22 @@ fn realigned_frames() {
 fn frames_of_variable_size() {
     for bytes in [0, 24, 5000, 300_000] {
         assert!(depth(frames::variable(bytes)) > 3);
+    }
+}
+
+/// pc and rsp of the inner frames are always the same here, only rbp tells where their callers are; and where the
+/// caller of another round was, its return address still lies.
+#[test]
+fn frames_that_only_rbp_tells_apart() {
+    #[inline(never)]
+    fn call(outer: extern "C" fn(usize) -> u64, bytes: usize) -> u64 {
+        core::hint::black_box(core::hint::black_box(outer)(core::hint::black_box(bytes)))
+    }
+    let mut seed = 1_u32;
+    for _ in 0..500 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let outer = if seed >> 31 == 0 { frames::shifted_first } else { frames::shifted_second };
+        assert!(depth(call(outer, 256 + (seed >> 28 & 3) as usize * 128)) > 4);
     }
 }
 

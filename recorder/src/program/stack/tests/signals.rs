@@ -26,7 +26,7 @@ unsafe extern "C" fn bare_captured(sp: usize, bp: usize) -> u64 {
 
 /// Runs a function with a hook's entry, for tests of what happens inside of one.
 #[unsafe(naked)]
-extern "C" fn with_entry(then: extern "C" fn(usize, usize)) {
+pub extern "C" fn with_entry(then: extern "C" fn(usize, usize)) {
     naked_asm!(
         ".cfi_startproc",
         "mov rax, rdi",
