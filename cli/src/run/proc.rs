@@ -65,6 +65,8 @@ pub fn descends_from(pid: i32, ancestor: i32) -> bool {
 mod tests {
     use std::path::Path;
     use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::{descends_from, is_stopped, parse, recording_into};
 
@@ -80,6 +82,11 @@ mod tests {
         let place = format!("/nowhere/{}", std::process::id());
         let mut child =
             Command::new("sleep").arg("10").env("MEMSCOPE_OUTPUT", &place).spawn().expect("sleep");
+        // While a process is being replaced by another program, its environment reads as empty.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while recording_into(Path::new(&place)).is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(recording_into(Path::new(&place)), [child.id()]);
         assert!(recording_into(Path::new("/nowhere")).is_empty());
         child.kill().expect("killed");
