@@ -297,3 +297,29 @@ fn timer_signals_anywhere() {
         }
     }
 }
+
+/// The lazy binder computes its CFA from rbx, which the functions that it calls save somewhere. And the loader's own first
+/// instructions, under every constructor, have no tables.
+#[test]
+fn every_instruction_of_the_lazy_binder() {
+    let recorded = Record::new([program::c("single_step", &["-fomit-frame-pointer", "-Wl,-z,lazy"])])
+        .env("LD_PRELOAD", program::c_library("bump", &[]))
+        .success();
+    let said = memscope_tests::said::Said::parse(&recorded.ran.stdout);
+    let handled = said.others[0]["handled"].as_u64().expect("a count");
+    let process = recorded.process();
+    let mut bound = 0;
+    let blocks = process.sized(10009);
+    assert_eq!(blocks.len() as u64, handled);
+    for block in blocks {
+        let names = names_of(&process, block);
+        assert_begins(&names, &["in_handler", "handler"]);
+        assert!(names.iter().any(|name| name == "first_calls"), "{names:?}");
+        assert_from_start(&names);
+        bound += u64::from(names.iter().any(|name| name.contains("_dl_runtime_resolve")));
+    }
+    assert!(bound > 2000, "only {bound} of {handled} in the lazy binder");
+    let names = names(&process, 10037);
+    assert_begins(&names, &["before_main"]);
+    assert!(names.iter().all(|name| name != "main"), "{names:?}");
+}

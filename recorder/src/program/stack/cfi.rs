@@ -43,9 +43,17 @@ fn module_rule(module: &Module, address: usize) -> Rule {
         // SAFETY: the loader has the module mapped, as a pc of it is on a stack.
         None => match unsafe { elf::Image::at(module.start, module.end) } {
             Some(image) if !image.is_code(address) => Rule::plain(Kind::NotCode),
+            Some(image) if is_loaders_entry(&image, address) => Rule::plain(Kind::End),
             _ => uncovered_rule(address),
         },
     }
+}
+
+/// The loader's first instructions, which the kernel starts a process with, have no tables on older C libraries:
+/// constructors are called from there.
+fn is_loaders_entry(image: &elf::Image, address: usize) -> bool {
+    const LENGTH: usize = 0x40;
+    super::is_loader(address) && image.entry().is_some_and(|entry| address.wrapping_sub(entry) < LENGTH)
 }
 
 fn foreign_rule(address: usize) -> Rule {

@@ -67,7 +67,7 @@ unsafe fn compare_walk(entry: Entry, id: u32, sink: &mut impl Sink) {
         (at, depth) = (parent, depth + 1);
         let rule = find_rule(frame.rule_address(), generation, sink);
         match frame.step(rule, &mut bounds, |address| find_rule(address, generation, sink)) {
-            Step::Caller(caller) => frame = caller,
+            Step::Caller(caller) => frame = caller.after(&frame),
             Step::End(_) => break difference(at, kind::NODE_ROOT),
             Step::Truncated => break difference(at, kind::NODE_TRUNCATED),
         }

@@ -82,6 +82,14 @@ impl Image {
         Some(Self { start, end, headers, bias })
     }
 
+    /// Address of the first instruction, if the image can be started.
+    #[must_use]
+    pub fn entry(&self) -> Option<usize> {
+        // SAFETY: the header was read when this was made, and is 64 bytes.
+        let entry = unsafe { (self.start as *const usize).byte_add(24).read() };
+        (entry != 0).then(|| self.bias.wrapping_add(entry))
+    }
+
     /// The program headers.
     #[must_use]
     pub const fn headers(&self) -> &'static [ProgramHeader] {

@@ -55,7 +55,7 @@ use super::memo::{self, Known, Memo, Table, first_difference};
 use super::rule::{self, Kind, Rule};
 use super::storage::{Recorded, Storage, Walked, Word};
 use super::trie::{Emit, Place, Trie};
-use super::unwind::{Bp, Frame, Step};
+use super::unwind::{Bp, Context, Frame, Step};
 use core::sync::atomic::{Ordering, compiler_fence};
 use memscope_shared::record::{head, kind, operand};
 
@@ -66,25 +66,18 @@ const MOST_SIGNALS: usize = 256;
 #[derive(Clone, Copy, Default)]
 struct Signals {
     count: usize,
-    /// rsp of the last interrupted frame, and its registers.
-    sp: usize,
-    context: usize,
+    /// The last interrupted frame.
+    last: Context,
 }
 
 impl Signals {
     /// Notes what is special about a frame, if anything is; false if there are too many such.
     #[inline(always)]
     fn pass(&mut self, frame: &Frame) -> bool {
-        if frame.context != 0 {
-            *self = Self { count: self.count + 1, sp: frame.sp, context: frame.context };
+        if frame.context.address != 0 {
+            *self = Self { count: self.count + 1, last: frame.context };
         }
         self.count <= MOST_SIGNALS
-    }
-
-    /// The registers of the frame with that rsp, if it was interrupted.
-    #[inline(always)]
-    const fn context_of(&self, sp: usize) -> usize {
-        if self.sp == sp { self.context } else { 0 }
     }
 }
 
@@ -375,7 +368,7 @@ impl Stack {
                 (key, address, sp) = (head(kind::NODE, pc as u64), pc - 1, cfa);
                 continue;
             }
-            let frame = Frame { key, sp, bp, context: signals.context_of(sp) };
+            let frame = Frame { key, sp, bp, context: signals.last };
             match frame.step(rule, &mut self.bounds, &mut rules) {
                 Step::Caller(caller) if signals.pass(&caller) => {
                     address = caller.rule_address();

@@ -52,7 +52,7 @@ pub unsafe fn classify_nested(entry: Entry, outer_sp: usize) -> Nested {
             Step::Caller(caller) if caller.sp == outer_sp.wrapping_add(8) => {
                 return if signal { Nested::Signal } else { Nested::Reentrant };
             }
-            Step::Caller(caller) => frame = caller,
+            Step::Caller(caller) => frame = caller.after(&frame),
             Step::End(_) => return Nested::Stale,
             // Lost on the way. While the outer hook's frame is still ahead it may be running: to be taken for
             // the allocator's own call is the safe answer.

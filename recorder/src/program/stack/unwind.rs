@@ -61,8 +61,22 @@ pub struct Frame {
     pub sp: usize,
     /// rbp at that point.
     pub bp: Bp,
-    /// Behind a signal frame: the address of its `ucontext`, with all registers; else 0.
-    pub context: usize,
+    /// The last interrupted frame that the walk has come through.
+    pub context: Context,
+}
+
+/// The registers of a frame that a signal interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Address of the `ucontext`, 0 if there is none.
+    pub address: usize,
+    /// The frame's rsp.
+    pub sp: usize,
+}
+
+impl Context {
+    /// No signal frame was met.
+    pub const NONE: Self = Self { address: 0, sp: 0 };
 }
 
 /// The result of a step.
@@ -81,7 +95,15 @@ impl Frame {
     #[inline(always)]
     #[must_use]
     pub const fn returned(pc: usize, sp: usize, bp: Bp) -> Self {
-        Self { key: record::head(kind::NODE, pc as u64), sp, bp, context: 0 }
+        Self { key: record::head(kind::NODE, pc as u64), sp, bp, context: Context::NONE }
+    }
+
+    /// This frame, reached through the signal frames of the walk so far.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, inner: &Self) -> Self {
+        let context = if self.context.address == 0 { inner.context } else { self.context };
+        Self { context, ..self }
     }
 
     /// Where it goes on.
@@ -167,7 +189,7 @@ impl Frame {
         let bp = Bp::known(register(bounds, rule::SIGNAL_RBP)?);
         bounds.enter(sp);
         let key = record::head(kind::NODE_EXACT, pc as u64);
-        Some(Step::Caller(Frame { key, sp, bp, context: self.sp }))
+        Some(Step::Caller(Frame { key, sp, bp, context: Context { address: self.sp, sp } }))
     }
 
     /// The caller by rbp, where that is plausible.
@@ -182,7 +204,7 @@ impl Frame {
         if !is_plausible(pc) || rules(pc.wrapping_sub(1)).kind() == Kind::NotCode {
             return None;
         }
-        Some(Frame { key: record::head(kind::NODE_GUESSED, pc as u64), sp: base + 16, bp, context: 0 })
+        Some(Frame { key: record::head(kind::NODE_GUESSED, pc as u64), sp: base + 16, bp, context: Context::NONE })
     }
 }
 
