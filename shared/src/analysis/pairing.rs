@@ -11,7 +11,7 @@
 //! * what follows in the stream of an event that waits for the same address, waits behind it.
 //!
 //! If the turns do not work out within the window, the last lives of the address are looked at again:
-//! an earlier choice between two events may have been the wrong one ([`arrange`]). What remains is an end of a
+//! an earlier choice between two events may have been the wrong one ([`mod@arrange`]). What remains is an end of a
 //! block that nobody saw allocated, or a start at the address of a block whose end nobody saw.
 //!
 //! Lives that have ended stay in a ring for a while, so that this can still change them.
