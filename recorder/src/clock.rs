@@ -56,11 +56,11 @@ pub fn stamp() -> u64 {
     }
 }
 
-/// Reads all clocks; of five tries the one in which the stamps before and after lay closest.
+/// Reads all clocks; of three tries the one in which the stamps before and after lay closest.
 #[must_use]
 pub fn sample() -> Sample {
     let mut best = (u64::MAX, Sample::default());
-    for _ in 0..5 {
+    for _ in 0..3 {
         let before = stamp();
         let monotonic_ns = time::monotonic_ns();
         let after = stamp();

@@ -129,6 +129,17 @@ unsafe impl GlobalAlloc for OwnHeap {
         }
     }
 
+    /// Large blocks are fresh mappings: zero already, and their pages cost nothing until they are touched.
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: passed on.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() && class_of(layout).is_some() {
+            // SAFETY: the block has that many bytes.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match class_of(layout) {
             Some(class) => {

@@ -286,16 +286,34 @@ def one(tool, work, cfg, args, analyze):
     return r
 
 
-def truth(work, args):
+def counted(work, args, prefix=()):
+    """What libcount.so counts in each process of a run."""
     path = os.path.join(args.scratch, f"count.{os.getpid()}")
     if os.path.exists(path):
         os.unlink(path)
     v = dict(out=args.scratch, bench=HERE, build=args.build, python=args.python, cc1plus=args.cc1plus, cmd=[], script=[])
     env = dict(os.environ, **work.get("env", {}), LD_PRELOAD=os.path.join(args.build, "libcount.so"), COUNT_OUT=path)
-    subprocess.run(fill(work["cmd"], v), env=env, cwd=args.build, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run([*prefix, *fill(work["cmd"], v)], env=env, cwd=args.build, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows = [json.loads(x) for x in read(path).splitlines()]
     os.unlink(path)
     return rows
+
+
+def joint(work, args):
+    """memscope and libcount.so in the same processes: what a program allocates depends on its environment, and for some on
+    where its memory lies, so only there the counts must be equal to the last block and byte."""
+    out = tempfile.mkdtemp(prefix="joint.", dir=args.scratch)
+    rows = counted(work, args, ["memscope-cli", "run", "--quiet", "--export", "none", "-o", out + "/rec", "--"])
+    subprocess.run(["memscope-cli", "analyze", "--allocations", "none", out + "/rec", out + "/s.json"], stderr=subprocess.DEVNULL)
+    try:
+        snapshot = json.loads(read(out + "/s.json"))
+    except ValueError:
+        return {"equal": False, "why": "no snapshot"}
+    ours = sorted((p["pid"], *(p["stats"][k] for k in ("total_allocations", "total_deallocations", "total_allocated"))) for p in snapshot["processes"])
+    pids = {p[0] for p in ours}
+    theirs = sorted((r["pid"], r["allocs"], r["frees"], r["bytes"]) for r in rows if r["pid"] in pids)
+    shutil.rmtree(out)
+    return {"equal": snapshot["complete"] and ours == theirs, "memscope": ours, "libcount": theirs}
 
 
 def main():
@@ -329,9 +347,10 @@ def main():
 
     for w in wnames:
         work = works[w]
-        rows = truth(work, args)
-        put(dict(workload=w, tool="truth", processes=rows))
-        print(f"== {w}: {sum(x['allocs'] for x in rows)} allocs, {sum(x['frees'] for x in rows)} frees in {len(rows)} process(es)", flush=True)
+        rows = counted(work, args)
+        same = joint(work, args) if "memscope" in names else None
+        put(dict(workload=w, tool="truth", processes=rows, joint=same))
+        print(f"== {w}: {sum(x['allocs'] for x in rows)} allocs, {sum(x['frees'] for x in rows)} frees in {len(rows)} process(es), the same in one process: {same and same['equal']}", flush=True)
         todo = [t for t in names if t != "native" and (not tools[t].get("only") or w in tools[t]["only"]) and w not in tools[t].get("skip", [])]
         first = {}
         for rnd in range(args.rounds):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Figures beside their targets, as a Markdown table: targets.py --runs results.jsonl --pairs pairs.jsonl
 
-A figure stands only where the run's trace was analysed and its counts equal the counting library's; else VOID.
+A figure stands only where the run's trace was analysed and its counts equal the counting library's; else VOID
+(see `Runs.counts`).
 Ratios compare with heaptrack in the same runs. Times are medians over rounds.
 """
 import argparse
@@ -33,6 +34,7 @@ def added_ns(pairs, shape, tool):
 class Runs:
     def __init__(self, rows):
         self.truth = {r["workload"]: r["processes"] for r in rows if r["tool"] == "truth"}
+        self.joint = {r["workload"]: r["joint"] for r in rows if r["tool"] == "truth"}
         self.rows = [r for r in rows if r["tool"] != "truth"]
 
     def of(self, work, tool):
@@ -47,11 +49,17 @@ class Runs:
         return sum(p["allocs"] + p["frees"] for p in self.truth[work])
 
     def counts(self, work):
-        """What memscope counted, equal to the truth."""
+        """What memscope counted. In one process with libcount.so it must be the same to the last byte; in the timed run, which
+        has another environment and addresses, complete and the same to one in a thousand."""
+        if not self.joint[work]["equal"]:
+            raise Void(f"counted {self.joint[work]}")
         counts = next(r["counts"] for r in self.of(work, "memscope") if "counts" in r)
-        true = tuple(sum(p[k] for p in self.truth[work]) for k in ("allocs", "frees"))
-        if (counts.get("allocs"), counts.get("frees")) != true:
-            raise Void(f"counted {counts.get('allocs')}, {counts.get('frees')} of {true}")
+        if "incomplete" in counts:
+            raise Void(f"incomplete: {counts['incomplete']}")
+        for key in ("allocs", "frees"):
+            true = sum(p[key] for p in self.truth[work])
+            if abs(counts.get(key, 0) - true) > true / 1000:
+                raise Void(f"counted {counts.get(key)} {key} of {true}")
         return counts
 
     def added(self, work, tool, key):

@@ -24,22 +24,22 @@ pub const fn class(units: u64) -> usize {
 }
 
 /// Recently freed blocks by class: for each, a ring of [`DEPTH`] addresses.
+///
+/// Plain numbers, so that fresh memory of zeros serves as it is: a process that records little touches little of it.
 #[derive(Clone, Debug)]
 pub struct Freed {
-    rings: Vec<Ring>,
+    addresses: Vec<u64>,
+    tags: Vec<u32>,
     ends: Vec<Ends>,
 }
 
 /// Addresses, and 32 bits of each to search by.
-#[derive(Clone, Debug)]
-struct Ring {
-    addresses: [u64; DEPTH],
-    tags: [u32; DEPTH],
+struct Ring<'a> {
+    addresses: &'a mut [u64; DEPTH],
+    tags: &'a mut [u32; DEPTH],
 }
 
-impl Ring {
-    const EMPTY: Self = Self { addresses: [0; DEPTH], tags: [0; DEPTH] };
-
+impl Ring<'_> {
     #[inline(always)]
     const fn tag(address: u64) -> u32 {
         (address >> 4) as u32
@@ -90,7 +90,11 @@ impl Freed {
     /// Empty; 390 KiB.
     #[must_use]
     pub fn new() -> Self {
-        Self { rings: vec![Ring::EMPTY; CLASSES + 1], ends: vec![Ends::default(); CLASSES + 1] }
+        Self {
+            addresses: vec![0; DEPTH * (CLASSES + 1)],
+            tags: vec![0; DEPTH * (CLASSES + 1)],
+            ends: vec![Ends::default(); CLASSES + 1],
+        }
     }
 
     /// Forgets everything.
@@ -99,14 +103,16 @@ impl Freed {
     }
 
     #[inline(always)]
-    fn ring(&mut self, class: usize) -> Option<(&mut Ring, &mut Ends)> {
-        self.rings.get_mut(class).zip(self.ends.get_mut(class))
+    fn ring(&mut self, class: usize) -> Option<(Ring<'_>, &mut Ends)> {
+        let addresses = self.addresses.as_chunks_mut().0.get_mut(class)?;
+        let tags = self.tags.as_chunks_mut().0.get_mut(class)?;
+        Some((Ring { addresses, tags }, self.ends.get_mut(class)?))
     }
 
     /// A block of `class` was freed.
     #[inline(always)]
     pub fn push(&mut self, class: usize, address: u64) {
-        let Some((ring, ends)) = self.ring(class) else { return };
+        let Some((mut ring, ends)) = self.ring(class) else { return };
         ends.top = ends.top.wrapping_add(1);
         ends.len = (ends.len + 1).min(DEPTH as u8);
         ring.set(ends.slot(0), address);
@@ -142,7 +148,7 @@ impl Freed {
     /// Takes the block off the list of `class` that `age` others were freed after.
     #[inline(always)]
     pub fn take(&mut self, class: usize, age: u8) -> Option<u64> {
-        let (ring, ends) = self.ring(class)?;
+        let (mut ring, ends) = self.ring(class)?;
         if age >= ends.len {
             return None;
         }
