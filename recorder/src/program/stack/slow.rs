@@ -116,9 +116,7 @@ impl Machine<'_> {
             Register::Undefined => None,
             Register::Offset(offset) => self.memory(cfa.wrapping_add_signed(offset as isize)),
             Register::ValOffset(offset) => Some(cfa.wrapping_add_signed(offset as isize)),
-            Register::Expression(place) => {
-                self.memory(self.evaluate(place, described.section, Some(cfa))?)
-            }
+            Register::Expression(place) => self.memory(self.evaluate(place, described.section, Some(cfa))?),
             Register::ValExpression(place) => self.evaluate(place, described.section, Some(cfa)),
             Register::Register(other) => self.register(usize::from(other)),
         }

@@ -204,7 +204,12 @@ impl Frame {
         if !is_plausible(pc) || rules(pc.wrapping_sub(1)).kind() == Kind::NotCode {
             return None;
         }
-        Some(Frame { key: record::head(kind::NODE_GUESSED, pc as u64), sp: base + 16, bp, context: Context::NONE })
+        Some(Frame {
+            key: record::head(kind::NODE_GUESSED, pc as u64),
+            sp: base + 16,
+            bp,
+            context: Context::NONE,
+        })
     }
 }
 
