@@ -44,3 +44,23 @@ fn an_allocator_that_calls_itself() {
         said.assert_blocks(&process);
     }
 }
+
+/// The end of a block is stamped before the real call: after it the address may already be another thread's.
+#[test]
+fn a_block_that_is_handed_on_inside_the_call() {
+    use memscope_tests::Record;
+    use memscope_tests::said::Said;
+
+    let allocator = program::c_library("handing", &[]);
+    for how in ["free", "realloc"] {
+        let recorded =
+            Record::new([program::c("takes_over", &[])]).arg(how).env("LD_PRELOAD", &allocator).success();
+        let said = Said::parse(&recorded.ran.stdout);
+        assert_eq!(said.others[0]["handed"], 1, "{how}");
+        let process = recorded.process();
+        assert_eq!(process.stats.unknown_frees, 0, "{how}");
+        let [first, second] = process.sized(20011)[..] else { panic!("{how}: not two blocks") };
+        assert_eq!((first.ptr, &*first.freed_by, &*second.freed_by), (second.ptr, how, "exit"), "{how}");
+        assert!(first.timestamp_dealloc <= Some(second.timestamp_alloc), "{how}: {first:?}\n{second:?}");
+    }
+}
