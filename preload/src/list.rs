@@ -1,25 +1,38 @@
 //! Every hooked function, once. The exported symbols, the table of real functions and the tests that look
 //! at the library's symbols all derive from this list.
 //!
-//! An exported symbol is a stub of three instructions: it appends the caller's `rsp` (the address of the return address)
+//! An exported allocation function is a stub of three instructions: it appends the caller's `rsp` (the address of the return address)
 //! and `rbp` to the arguments and jumps to the hook, so that unwinding can start right at the caller and none of
 //! our frames is ever met. The stub changes no register that its CFI (that of any function at its
 //! first instruction) speaks of.
+//!
+//! The functions that start programs need none of that: their stub jumps, or, where the arguments have no fixed number,
+//! puts those of the registers into memory.
 
-use crate::{c, cxx};
+use crate::{c, cxx, programs};
 use core::arch::naked_asm;
 use core::sync::atomic::AtomicUsize;
 
-/// The stub's moves, by number of arguments.
-macro_rules! pass_frame {
+/// The stub's way into the hook: by number of arguments, where the hook wants to know its caller's frame.
+macro_rules! enter {
     (1) => {
-        "mov rsi, rsp\nmov rdx, rbp"
+        "mov rsi, rsp\nmov rdx, rbp\njmp {hook}"
     };
     (2) => {
-        "mov rdx, rsp\nmov rcx, rbp"
+        "mov rdx, rsp\nmov rcx, rbp\njmp {hook}"
     };
     (3) => {
-        "mov rcx, rsp\nmov r8, rbp"
+        "mov rcx, rsp\nmov r8, rbp\njmp {hook}"
+    };
+    (plain) => {
+        "jmp {hook}"
+    };
+    // (first, address of the next five, address of the others): `crate::programs::List`.
+    (list) => {
+        "sub rsp, 56\n.cfi_adjust_cfa_offset 56\n\
+         mov [rsp], rsi\nmov [rsp + 8], rdx\nmov [rsp + 16], rcx\nmov [rsp + 24], r8\nmov [rsp + 32], r9\n\
+         mov rsi, rsp\nlea rdx, [rsp + 64]\ncall {hook}\n\
+         add rsp, 56\n.cfi_adjust_cfa_offset -56\nret"
     };
 }
 
@@ -54,8 +67,7 @@ macro_rules! hooks {
                     naked_asm!(
                         ".cfi_startproc",
                         "endbr64",
-                        pass_frame!($arguments),
-                        "jmp {hook}",
+                        enter!($arguments),
                         ".cfi_endproc",
                         hook = sym $hook,
                     )
@@ -101,4 +113,26 @@ hooks! {
     DeleteArrayAlignedNothrow "_ZdaPvSt11align_val_tRKSt9nothrow_t" (3) => cxx::delete_array_aligned_nothrow;
     DeleteSizedAligned "_ZdlPvmSt11align_val_t" (3) => cxx::delete_sized_aligned;
     DeleteArraySizedAligned "_ZdaPvmSt11align_val_t" (3) => cxx::delete_array_sized_aligned;
+
+    Execve "execve" (plain) => programs::execve;
+    Execv "execv" (plain) => programs::execv;
+    Execvp "execvp" (plain) => programs::execvp;
+    Execvpe "execvpe" (plain) => programs::execvpe;
+    Execl "execl" (list) => programs::execl;
+    Execlp "execlp" (list) => programs::execlp;
+    Execle "execle" (list) => programs::execle;
+    Fexecve "fexecve" (plain) => programs::fexecve;
+    Execveat "execveat" (plain) => programs::execveat;
+    PosixSpawn "posix_spawn" (plain) => programs::posix_spawn;
+    PosixSpawnp "posix_spawnp" (plain) => programs::posix_spawnp;
+    System "system" (plain) => programs::system;
+    Popen "popen" (plain) => programs::popen;
+}
+
+impl Hook {
+    /// A form of C++'s `new` or `delete`.
+    #[must_use]
+    pub const fn is_operator(self) -> bool {
+        self as usize >= Self::New as usize && self as usize <= Self::DeleteArraySizedAligned as usize
+    }
 }

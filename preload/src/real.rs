@@ -67,7 +67,7 @@ pub fn resolve_late(hook: Hook) -> usize {
     let mut operators = Operators::default();
     let libraries = symbols::modules().filter(is_cxx_library);
     for library in libraries {
-        for &hook in ALL.iter().filter(|hook| **hook >= Hook::New) {
+        for &hook in ALL.iter().filter(|hook| hook.is_operator()) {
             if let Some(address) = library.symbol(NAMES[hook as usize]) {
                 operators.found(hook, library);
                 REAL[hook as usize].store(address, Ordering::Release);
@@ -87,7 +87,7 @@ struct Operators {
 
 impl Operators {
     fn found(&mut self, hook: Hook, module: Module) {
-        if hook >= Hook::New {
+        if hook.is_operator() {
             self.any = true;
             self.foreign |= !is_cxx_library(&module);
         }
@@ -109,7 +109,7 @@ fn nothing_is_replaced() -> bool {
     let Some(own) = symbols::own() else { return false };
     let ours = |hook: &&Hook| symbols::first(NAMES[**hook as usize]).is_some_and(|(_, module)| module == own);
     ALL.iter()
-        .filter(|hook| **hook >= Hook::New || matches!(hook, Hook::Malloc | Hook::Free))
+        .filter(|hook| hook.is_operator() || matches!(hook, Hook::Malloc | Hook::Free))
         .all(|hook| ours(&hook))
 }
 

@@ -4,6 +4,7 @@
 //! [`spool`] is the memory between them, [`start`] brings it all up and down, [`sys`] calls the kernel.
 //! This crate exports no C symbol; `preload/` puts the hooks around it.
 
+pub mod children;
 pub mod clock;
 pub mod heap;
 pub mod process;

@@ -38,6 +38,7 @@ impl<W: Write> SnapshotWriter<W> {
         writer.field("complete", &snapshot.complete)?;
         writer.field("incomplete_reason", &snapshot.incomplete_reason)?;
         writer.field("incomplete_since", &snapshot.incomplete_since)?;
+        writer.list("unrecorded", &snapshot.unrecorded)?;
         writer.open_list("processes")?;
         Ok(writer)
     }

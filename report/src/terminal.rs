@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame};
+use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame, Unrecorded};
 
 use super::digest::{self, Digest, Ranking, Site};
 use super::format::{bytes, command_line, count, counted, duration, file_name, percent, utc};
@@ -13,6 +13,8 @@ use super::text::{clipped, columns, harmless};
 const NARROWEST: usize = 60;
 /// Process images that get a section of their own.
 const SECTIONS: usize = 5;
+/// Programs that are named of those that could not be recorded.
+const UNRECORDED: usize = 10;
 /// Callers shown of a call site.
 const CALLERS: usize = 3;
 
@@ -46,7 +48,7 @@ pub fn write(snapshot: &Snapshot, out: &mut impl Write, width: usize) -> io::Res
         };
         page.wrapped(0, &format!("Not shown: {others} allocated {}.", bytes(allocated)))?;
     }
-    Ok(())
+    page.unrecorded(&snapshot.unrecorded)
 }
 
 struct Page<'w, W> {
@@ -98,6 +100,23 @@ impl<W: Write> Page<'_, W> {
         self.totals(process)?;
         let digest = Digest::new(process);
         RANKINGS.iter().try_for_each(|&ranking| self.ranking(&digest, ranking, sites))
+    }
+
+    /// What was started but could not be recorded.
+    fn unrecorded(&mut self, programs: &[Unrecorded]) -> io::Result<()> {
+        if programs.is_empty() {
+            return Ok(());
+        }
+        self.blank()?;
+        self.line(0, &format!("Not recorded: {}", counted(programs.len() as u64, "program")))?;
+        for program in programs.iter().take(UNRECORDED) {
+            let command = command_line(&program.args);
+            self.wrapped(2, &format!("process {}  {command}: {}", program.pid, program.reason))?;
+        }
+        match programs.len().saturating_sub(UNRECORDED) {
+            0 => Ok(()),
+            more => self.line(2, &format!("and {} more", count(more as u64))),
+        }
     }
 
     fn totals(&mut self, process: &Process) -> io::Result<()> {

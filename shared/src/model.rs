@@ -22,8 +22,28 @@ pub struct Snapshot {
     pub incomplete_reason: Option<String>,
     /// Since when.
     pub incomplete_since: Option<u64>,
+    /// Programs that were started but could not be recorded, in order of time.
+    #[serde(default)]
+    pub unrecorded: Vec<Unrecorded>,
     /// The process images, in order of start; the first is the command itself.
     pub processes: Vec<Process>,
+}
+
+/// A program that was started but could not be recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unrecorded {
+    /// Process id.
+    pub pid: u32,
+    /// Process id of the parent.
+    pub parent_pid: u32,
+    /// Absolute path of the executable; of a script, of its interpreter.
+    pub exe: String,
+    /// Arguments, the program's name first.
+    pub args: Vec<String>,
+    /// When it was started.
+    pub start_time: u64,
+    /// Why it could not be recorded.
+    pub reason: String,
 }
 
 /// One process image: from its start or `exec` to its end or next `exec`.

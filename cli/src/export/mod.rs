@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use memscope_shared::analysis::{Recorded, Recording};
-use memscope_shared::model::{Process, SCHEMA_VERSION, Snapshot};
+use memscope_shared::model::{Process, SCHEMA_VERSION, Snapshot, Unrecorded};
 
 pub use memscope_report::json;
 
@@ -74,8 +74,8 @@ fn from_json(path: &Path, plan: &Plan) -> Result<Done> {
 }
 
 fn from_traces(recording: Recording, plan: &Plan) -> Result<Done> {
-    let Recording { traces, problems } = recording;
-    let mut maker = Maker::new(plan);
+    let Recording { traces, problems, unrecorded } = recording;
+    let mut maker = Maker::new(plan, unrecorded);
     for (_, problem) in problems {
         maker.problem(&input::unreadable_trace(&problem));
     }
@@ -90,13 +90,15 @@ struct Maker<'a> {
     done: Done,
     /// Why traces are missing from the snapshot.
     missing: Vec<String>,
+    /// Programs that could not be recorded.
+    unrecorded: Vec<Unrecorded>,
 }
 
 impl<'a> Maker<'a> {
-    fn new(plan: &'a Plan<'a>) -> Self {
+    fn new(plan: &'a Plan<'a>, unrecorded: Vec<Unrecorded>) -> Self {
         let style = Style { inline_stacks: plan.listing.inline_stacks };
         let body = plan.json.map(|path| Body::new(path, style));
-        Self { plan, body, done: Done::default(), missing: Vec::new() }
+        Self { plan, body, done: Done::default(), missing: Vec::new(), unrecorded }
     }
 
     /// A trace, or a part of one, cannot be had.
@@ -146,7 +148,8 @@ impl<'a> Maker<'a> {
         if let Some(body) = &mut self.body {
             // The only process needs no place to wait for its snapshot's first lines.
             if alone {
-                body.write_whole(&head(vec![outline(&process)]), &process, &allocations)?;
+                let head = head(vec![outline(&process)], self.unrecorded.clone());
+                body.write_whole(&head, &process, &allocations)?;
             } else {
                 body.add(&process, &allocations)?;
             }
@@ -159,12 +162,12 @@ impl<'a> Maker<'a> {
     }
 
     fn finish(self) -> Result<Done> {
-        let Self { body, mut done, missing, .. } = self;
+        let Self { body, mut done, missing, unrecorded, .. } = self;
         if done.snapshot.processes.is_empty() {
             let why = missing.into_iter().next().unwrap_or_else(|| "it has no process".to_owned());
             return Err(Error::failed("the recording cannot be read", why));
         }
-        done.snapshot = head(std::mem::take(&mut done.snapshot.processes));
+        done.snapshot = head(std::mem::take(&mut done.snapshot.processes), unrecorded);
         note_missing(&mut done.snapshot, missing);
         if let Some(body) = body {
             body.finish(&done.snapshot)?;
@@ -199,7 +202,7 @@ fn outline(process: &Process) -> Process {
 }
 
 /// A snapshot of these processes: it is complete where all of them are.
-fn head(processes: Vec<Process>) -> Snapshot {
+fn head(processes: Vec<Process>, unrecorded: Vec<Unrecorded>) -> Snapshot {
     let incomplete: Vec<&Process> = processes.iter().filter(|process| !process.complete).collect();
     let reason = match incomplete[..] {
         [] => None,
@@ -216,6 +219,7 @@ fn head(processes: Vec<Process>) -> Snapshot {
         complete: incomplete.is_empty(),
         incomplete_reason: reason,
         incomplete_since: incomplete.iter().filter_map(|process| process.incomplete_since).min(),
+        unrecorded,
         processes,
     }
 }

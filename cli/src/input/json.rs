@@ -11,7 +11,7 @@ use std::path::Path;
 
 use memscope_shared::model::{
     AllocationInfo, End, HistogramBucket, Included, Module, Process, SCHEMA_VERSION, Snapshot, Stack,
-    StackFrame, Stats, Thread, TimelinePoint,
+    StackFrame, Stats, Thread, TimelinePoint, Unrecorded,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -63,6 +63,8 @@ struct LightSnapshot {
     complete: bool,
     incomplete_reason: Option<String>,
     incomplete_since: Option<u64>,
+    #[serde(default)]
+    unrecorded: Vec<Unrecorded>,
     #[serde(deserialize_with = "light_processes")]
     processes: Vec<Process>,
 }

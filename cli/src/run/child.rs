@@ -104,15 +104,15 @@ fn become_the_program(plan: &Plan, signals: &Signals, gate: PipeReader, mut erro
 }
 
 /// Waits for the path; `None` when there is nothing to be run any more.
-fn directory_from(mut gate: PipeReader) -> Option<CString> {
+fn directory_from(mut gate: PipeReader) -> Option<[CString; 2]> {
     let mut path = Vec::new();
     gate.read_to_end(&mut path).ok()?;
     environment::output(path.strip_suffix(b"\0")?)
 }
 
 /// Returns only with an error.
-fn execute(plan: &Plan, output: &CStr, signals: &Signals) -> io::Error {
-    let environment = pointers(plan.environment.iter().map(CString::as_c_str).chain([output]));
+fn execute(plan: &Plan, output: &[CString], signals: &Signals) -> io::Error {
+    let environment = pointers(plan.environment.iter().chain(output).map(CString::as_c_str));
     let args = pointers(plan.args.iter().map(CString::as_c_str));
     for stream in inherited::closed_streams() {
         // SAFETY: the runtime put `/dev/null` there, and nothing of ours uses it in this process.

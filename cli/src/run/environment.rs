@@ -12,16 +12,18 @@ unsafe extern "C" {
 }
 
 /// Variables that are not handed on: ours to set, or the work of `run` itself.
-const TAKEN: &[&[u8]] = &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_QUIET", b"MEMSCOPE_AUTO_EXPORT"];
+const TAKEN: &[&[u8]] =
+    &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_RECORDING", b"MEMSCOPE_QUIET", b"MEMSCOPE_AUTO_EXPORT"];
 
 /// The environment, entry by entry, but for `MEMSCOPE_OUTPUT`: that waits for the program's id.
 pub fn for_program(args: &RunArgs, library: &Path) -> Vec<CString> {
     build(own(), args, library)
 }
 
-/// The entry that says where the recording goes.
-pub fn output(directory: &[u8]) -> Option<CString> {
-    CString::new([b"MEMSCOPE_OUTPUT=", directory].concat()).ok()
+/// The entries that say where the recording goes, and that whoever has them belongs to it.
+pub fn output(directory: &[u8]) -> Option<[CString; 2]> {
+    let entry = |name: &[u8]| CString::new([name, directory].concat()).ok();
+    Some([entry(b"MEMSCOPE_OUTPUT=")?, entry(b"MEMSCOPE_RECORDING=")?])
 }
 
 fn build(own: Vec<CString>, args: &RunArgs, library: &Path) -> Vec<CString> {

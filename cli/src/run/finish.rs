@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memscope_shared::model::{Snapshot, Stats};
+use memscope_shared::model::{Snapshot, Stats, Unrecorded};
 use memscope_shared::trace::{self, TraceError, complete};
 
 use super::Ended;
@@ -55,7 +55,7 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
         }
     }
     // One that has just been started may have no trace yet.
-    running.extend(proc::recording_into(ended.directory.path()));
+    running.extend(proc::recording_into(ended.directory.path(), &ended.directory.preload()));
     running.sort_unstable();
     running.dedup();
     running
@@ -108,6 +108,7 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
     if let Some(Some(done)) = done {
         done.remarks.iter().for_each(say);
         say_totals(&done.snapshot);
+        say_unrecorded(&done.snapshot.unrecorded);
     }
     if !running.is_empty() {
         let names: Vec<String> = running.iter().map(|pid| proc::named(*pid)).collect();
@@ -153,6 +154,17 @@ fn say_totals(snapshot: &Snapshot) {
     if let (false, Some(why)) = (snapshot.complete, &snapshot.incomplete_reason) {
         say(format_args!("the recording is incomplete: {why}"));
     }
+}
+
+/// Names the first of the programs that could not be recorded.
+fn say_unrecorded(programs: &[Unrecorded]) {
+    let Some(first) = programs.first() else { return };
+    let (name, why) = (format::file_name(&first.exe), &first.reason);
+    let more = match programs.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {} more)", format::count(more as u64)),
+    };
+    say(format_args!("not recorded: {} ({name}): {why}{more}", first.pid));
 }
 
 fn totals(name: &str, stats: &Stats) -> String {

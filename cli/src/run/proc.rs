@@ -19,18 +19,21 @@ fn parse(stat: &[u8]) -> Option<(char, i32)> {
     Some((state, fields.next()?.parse().ok()?))
 }
 
-/// Processes that were started to record into this directory, whether they have a trace yet or not.
-pub fn recording_into(directory: &Path) -> Vec<u32> {
-    let entry = [b"MEMSCOPE_OUTPUT=", directory.as_os_str().as_bytes()].concat();
+/// Processes that were started to record into this directory, whether they have a trace yet or not: they have its
+/// name in their environment, or the library below `preload` in front.
+pub fn recording_into(directory: &Path, preload: &Path) -> Vec<u32> {
+    let output = [b"MEMSCOPE_OUTPUT=", directory.as_os_str().as_bytes()].concat();
+    let library = [b"LD_PRELOAD=", preload.as_os_str().as_bytes(), b"/"].concat();
+    let ours = |entry: &[u8]| entry == output || entry.starts_with(&library);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| has_entry(*pid, &entry)).collect()
+    pids.filter(|pid| has_entry(*pid, ours)).collect()
 }
 
-/// Whether a process that has not ended was started with this in its environment.
-fn has_entry(pid: u32, entry: &[u8]) -> bool {
+/// Whether a process that has not ended was started with such an entry in its environment.
+fn has_entry(pid: u32, entry: impl Fn(&[u8]) -> bool) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|other| other == entry)
+    environment.split(|byte| *byte == 0).any(entry)
 }
 
 /// How to name a process to the user: its id and its name.
@@ -84,14 +87,14 @@ mod tests {
             Command::new("sleep").arg("10").env("MEMSCOPE_OUTPUT", &place).spawn().expect("sleep");
         // While a process is being replaced by another program, its environment reads as empty.
         let deadline = Instant::now() + Duration::from_secs(10);
-        while recording_into(Path::new(&place)).is_empty() && Instant::now() < deadline {
+        while recording_into(Path::new(&place), Path::new("/none")).is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(recording_into(Path::new(&place)), [child.id()]);
-        assert!(recording_into(Path::new("/nowhere")).is_empty());
+        assert_eq!(recording_into(Path::new(&place), Path::new("/none")), [child.id()]);
+        assert!(recording_into(Path::new("/nowhere"), Path::new("/none")).is_empty());
         child.kill().expect("killed");
         child.wait().expect("waited");
-        assert!(recording_into(Path::new(&place)).is_empty());
+        assert!(recording_into(Path::new(&place), Path::new("/none")).is_empty());
     }
 
     #[test]

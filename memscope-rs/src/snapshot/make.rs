@@ -149,6 +149,7 @@ impl<'v, 's> Made<'v, 's> {
             complete: process.complete,
             incomplete_reason: process.incomplete_reason.clone(),
             incomplete_since: None,
+            unrecorded: Vec::new(),
             processes: vec![process],
         };
         Self { view, numbers: sums.numbers, snapshot }

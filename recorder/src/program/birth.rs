@@ -155,9 +155,16 @@ fn thread_state(process: &'static Process) -> Option<*mut ThreadState> {
     };
     let number = process.threads.fetch_add(1, Ordering::Relaxed) + 1;
     // SAFETY: the state is ours now.
-    unsafe { announce(state, number, os::tid()) };
+    unsafe { announce(state, number, tid(process)) };
     start::watch_thread_end(state as usize);
     Some(state)
+}
+
+/// The calling thread's id. The child of a `vfork` is not the thread that it runs as, and ends before that: a thread
+/// that outlives it stands for it.
+fn tid(process: &Process) -> u32 {
+    let pid = process.pid.load(Ordering::Relaxed);
+    if os::pid() == pid { os::tid() } else { pid }
 }
 
 /// # Safety

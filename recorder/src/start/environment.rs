@@ -11,10 +11,17 @@ unsafe extern "C" {
     fn __cxa_at_quick_exit(function: extern "C" fn(), dso: *mut c_void) -> c_int;
 }
 
-/// The settings that the environment holds.
-pub fn settings() -> Settings {
+/// The settings that the environment holds; what it leaves open is as the library's path says.
+pub fn settings(by_path: Option<&[u8]>) -> Settings {
+    let by_path = by_path.unwrap_or_default().split(|&byte| byte == 0);
     // SAFETY: in the constructor no other thread changes the environment yet; the array ends with null.
-    Settings::read(unsafe { strings(environ.cast_const().cast()) })
+    Settings::read(by_path.chain(unsafe { strings(environ.cast_const().cast()) }))
+}
+
+/// Whether the environment says where to record.
+pub fn names_directory() -> bool {
+    // SAFETY: as above.
+    unsafe { strings(environ.cast_const().cast()) }.any(|entry| entry.starts_with(b"MEMSCOPE_OUTPUT="))
 }
 
 /// Puts the directory into the environment, so that children record into the same one and are known to belong

@@ -5,11 +5,13 @@ pub mod directory;
 pub mod end;
 mod environment;
 mod export;
+mod handoff;
 pub mod settings;
 mod threads;
 
 pub use threads::watch_thread_end;
 
+use crate::children::{self, Inheritance};
 use crate::clock::{self, Sample};
 use crate::process::{self, Phase, Process};
 use crate::program::birth;
@@ -23,6 +25,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use directory::Directory;
 use memscope_shared::trace::{ClockKind, meta};
 use settings::{Format, Settings};
+use std::ffi::CString;
 
 /// What a recording keeps for children and for its end. Not wiped by a fork.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub struct Context {
     quiet: bool,
     format: Format,
     export_path: Vec<u8>,
-    cli: Option<std::ffi::CString>,
+    cli: Option<CString>,
     clock_hz: u64,
 }
 
@@ -88,7 +91,9 @@ fn step_aside(process: &Process) {
 
 /// Reads the settings and opens the recording; `None` where this process is not to be recorded.
 fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)> {
-    let settings = environment::settings();
+    let library = handoff::own_path().unwrap_or_default();
+    let by_path = handoff::settings(&library);
+    let settings = environment::settings(by_path.as_deref());
     if settings.joins.as_deref() == Some(environment::NOTHING) {
         return Ok(None);
     }
@@ -103,17 +108,37 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
         let name = String::from_utf8_lossy(directory.path());
         return Err((format!("{name} (set MEMSCOPE_OUTPUT to another directory)"), Errno::HOLDS_RECORDING));
     }
+    let led = by_path.is_some() && settings.joins.as_deref() == Some(directory.path());
+    hand_on(&directory, &settings, library, led, first);
     if !settings.follow && !first {
         return Ok(None);
     }
     let context = make_context(settings, directory, launched, first, process);
-    if !launched {
+    // A process that was found through the library's path has an environment of the program's making.
+    if !launched && (!led || environment::names_directory()) {
         environment::name_directory(context.directory.path());
     }
     open(process, &context, None).map_err(|error| {
         (format!("cannot write into {}", String::from_utf8_lossy(context.directory.path())), error)
     })?;
     Ok(Some(context))
+}
+
+/// Sets what the programs that this one starts will find.
+fn hand_on(directory: &Directory, settings: &Settings, library: Vec<u8>, led: bool, first: bool) {
+    let c_string = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
+    let library = c_string(library);
+    let leading = if led {
+        Some(library.clone())
+    } else {
+        handoff::leading(directory, settings, library.as_bytes(), first)
+    };
+    children::hand_on(Inheritance {
+        leading: leading.unwrap_or_default(),
+        library,
+        directory: c_string(directory.path().to_vec()),
+        follow: settings.follow,
+    });
 }
 
 fn make_context(

@@ -66,6 +66,27 @@ impl Settings {
         settings
     }
 
+    /// What the children of a process with these settings go by, as a text of strings with NULs behind them.
+    #[must_use]
+    pub fn for_children(&self, directory: &[u8]) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut put = |name: &str, value: &[u8]| {
+            text.extend_from_slice(&[b"MEMSCOPE_", name.as_bytes(), b"=", value, b"\0"].concat());
+        };
+        put("OUTPUT", directory);
+        put("RECORDING", directory);
+        for (name, value, default) in [
+            ("FOLLOW", self.follow, true),
+            ("THREAD", self.thread, true),
+            ("QUIET", self.quiet, false),
+        ] {
+            if value != default {
+                put(name, if value { b"1" } else { b"0" });
+            }
+        }
+        text
+    }
+
     fn apply(&mut self, name: &[u8], value: &[u8]) {
         match name {
             b"OUTPUT" if !value.is_empty() => self.output = Some(value.into()),

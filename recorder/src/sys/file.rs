@@ -15,6 +15,25 @@ pub struct Identity {
     inode: u64,
 }
 
+/// Mode and owners of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Kind and rights, as in `st_mode`.
+    pub mode: u32,
+    /// The user whose it is.
+    pub uid: u32,
+    /// The group whose it is.
+    pub gid: u32,
+}
+
+impl Status {
+    /// A directory that is this user's, and that nobody else may write to.
+    #[must_use]
+    pub const fn is_private_directory(&self, uid: u32) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR && self.uid == uid && self.mode & 0o022 == 0
+    }
+}
+
 impl File {
     /// Opens a file. `O_CLOEXEC` and `O_NOFOLLOW` are always set.
     pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<Self, Errno> {
@@ -29,6 +48,14 @@ impl File {
     pub fn read_only(path: &CStr) -> Result<Self, Errno> {
         let flags = libc::O_RDONLY | libc::O_CLOEXEC;
         let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, 0, 0, 0];
+        // SAFETY: `path` is a valid C string for the whole call.
+        retry(|| unsafe { syscall(libc::SYS_openat, args) }).map(|fd| Self(fd as i32))
+    }
+
+    /// Opens for reading what stands at `path`, beginning at a directory that is open as `at`.
+    pub fn read_only_at(at: i32, path: &CStr) -> Result<Self, Errno> {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let args = [at as usize, path.as_ptr() as usize, flags as usize, 0, 0, 0];
         // SAFETY: `path` is a valid C string for the whole call.
         retry(|| unsafe { syscall(libc::SYS_openat, args) }).map(|fd| Self(fd as i32))
     }
@@ -64,6 +91,41 @@ impl File {
         // SAFETY: `stat` is writable and of the size that the kernel writes.
         unsafe { syscall(libc::SYS_fstat, [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// Its mode and who owns it.
+    pub fn status(&self) -> Result<Status, Errno> {
+        // SAFETY: `stat` is plain data, for which zero bytes are valid.
+        let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: `stat` is writable and of the size that the kernel writes.
+        unsafe { syscall(libc::SYS_fstat, [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+        Ok(Status { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid })
+    }
+
+    /// True where its file system is mounted so that programs gain no rights by being run.
+    #[must_use]
+    pub fn on_nosuid_mount(&self) -> bool {
+        // SAFETY: `statfs` is plain data, for which zero bytes are valid.
+        let mut stat: libc::statfs64 = unsafe { core::mem::zeroed() };
+        let args = [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0];
+        // SAFETY: `stat` is writable and of the size that the kernel writes.
+        let asked = unsafe { syscall(libc::SYS_fstatfs, args) };
+        asked.is_ok() && stat.f_flags as u64 & libc::ST_NOSUID != 0
+    }
+
+    /// True where the file has this extended attribute.
+    #[must_use]
+    pub fn has_attribute(&self, name: &CStr) -> bool {
+        let args = [self.0 as usize, name.as_ptr() as usize, 0, 0, 0, 0];
+        // SAFETY: `name` is a valid C string; with size 0 the kernel writes nothing.
+        unsafe { syscall(libc::SYS_fgetxattr, args) }.is_ok_and(|length| length > 0)
+    }
+
+    /// Reads up to `into.len()` bytes from `offset` on.
+    pub fn read_at(&self, into: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), offset as usize, 0, 0];
+        // SAFETY: `into` is writable for its length.
+        retry(|| unsafe { syscall(libc::SYS_pread64, args) })
     }
 
     /// Reads up to `into.len()` bytes.
@@ -135,6 +197,28 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
 pub fn make_directory(path: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: `path` is a valid C string for the whole call.
     unsafe { syscall(libc::SYS_mkdir, [path.as_ptr() as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Makes a symbolic link at `path`.
+pub fn make_link(target: &CStr, path: &CStr) -> Result<(), Errno> {
+    // SAFETY: both are valid C strings for the whole call.
+    unsafe { syscall(libc::SYS_symlink, [target.as_ptr() as usize, path.as_ptr() as usize, 0, 0, 0, 0]) }
+        .map(drop)
+}
+
+/// Mode and owners of what stands at `path`, which is not followed where it is a symbolic link.
+pub fn status_of(path: &CStr) -> Result<Status, Errno> {
+    // SAFETY: `stat` is plain data, for which zero bytes are valid.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: `path` is a valid C string, `stat` writable and of the size that the kernel writes.
+    unsafe { syscall(libc::SYS_lstat, [path.as_ptr() as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+    Ok(Status { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid })
+}
+
+/// Removes an empty directory.
+pub fn remove_directory(path: &CStr) -> Result<(), Errno> {
+    // SAFETY: `path` is a valid C string for the whole call.
+    unsafe { syscall(libc::SYS_rmdir, [path.as_ptr() as usize, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// Removes a file.

@@ -18,6 +18,29 @@ pub fn parent_pid() -> u32 {
     unsafe { syscall(libc::SYS_getppid, [0; 6]) }.unwrap_or(0) as u32
 }
 
+/// The user that this process belongs to: (real, effective).
+#[must_use]
+pub fn users() -> (u32, u32) {
+    // SAFETY: take no arguments and cannot fail.
+    let user = |number| unsafe { syscall(number, [0; 6]) }.unwrap_or(0) as u32;
+    (user(libc::SYS_getuid), user(libc::SYS_geteuid))
+}
+
+/// The group that this process belongs to.
+#[must_use]
+pub fn group() -> u32 {
+    // SAFETY: takes no arguments and cannot fail.
+    unsafe { syscall(libc::SYS_getgid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// True where nothing that this process runs can gain rights.
+#[must_use]
+pub fn gains_no_rights() -> bool {
+    // SAFETY: asks for a flag; no memory is involved.
+    let asked = unsafe { syscall(libc::SYS_prctl, [libc::PR_GET_NO_NEW_PRIVS as usize, 0, 0, 0, 0, 0]) };
+    asked == Ok(1)
+}
+
 /// This thread's id.
 #[must_use]
 pub fn tid() -> u32 {

@@ -150,6 +150,10 @@ impl Writer {
     }
 
     fn start(&self, process: &'static Process) {
+        // In the child of a `vfork` the thread would be the child's, and end with it.
+        if os::pid() != process.pid.load(Ordering::Relaxed) {
+            return;
+        }
         if self.state.compare_exchange(NONE, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let state = if thread::spawn(process) { RUNNING } else { FORBIDDEN };
             // The thread may have run and stopped by now.

@@ -54,6 +54,7 @@
 
   byId("generator").textContent = recording.generator;
   Panels.recording(byId("recording"), recording);
+  Panels.unrecorded(byId("unrecorded"), recording);
   addEventListener("hashchange", () => {
     fromAddress();
     show();

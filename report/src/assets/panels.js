@@ -212,10 +212,23 @@ const Panels = (() => {
     else picker.scrollTop = scrolled;
   }
 
+  // Programs that were started but could not be recorded.
+  function unrecorded(place, recording) {
+    const row = ([pid, parent, exe, command, reason]) => h("tr", null,
+      h("td", { class: "number" }, String(pid)),
+      h("td", { class: "number" }, String(parent)),
+      h("td", { class: "code", title: exe }, command || exe),
+      h("td", null, reason));
+    place.hidden = recording.all_unrecorded === 0;
+    folded(place, `Not recorded (${Format.count(recording.all_unrecorded)})`, true, () => listing(
+      [["Pid", "number"], ["Parent", "number"], ["Program"], ["Why"]],
+      recording.unrecorded, recording.all_unrecorded, 20, row));
+  }
+
   function withoutProgram(command) {
     const space = command.indexOf(" ");
     return space < 0 ? "" : command.slice(space + 1);
   }
 
-  return { recording, process, numbers, lifetimes, threads, modules, notes, processes };
+  return { recording, process, numbers, lifetimes, threads, modules, notes, processes, unrecorded };
 })();

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use memscope_shared::model::{HistogramBucket, Process, SiteStats, Snapshot, Stack, StackFrame, Stats};
+use memscope_shared::model::{
+    HistogramBucket, Process, SiteStats, Snapshot, Stack, StackFrame, Stats, Unrecorded,
+};
 use serde::Serialize;
 
 use super::super::digest::{self, Digest, Ranking, Site};
@@ -23,6 +25,17 @@ pub struct Recording {
     tree: Vec<(usize, usize)>,
     /// The process to show first.
     open: usize,
+    /// (pid, parent's pid, executable, command, why not).
+    unrecorded: Vec<(u32, u32, String, String, String)>,
+    all_unrecorded: usize,
+}
+
+/// Programs that are listed of those that could not be recorded.
+const UNRECORDED: usize = 1000;
+
+fn unrecorded(program: &Unrecorded) -> (u32, u32, String, String, String) {
+    let command = format::command_line(&program.args);
+    (program.pid, program.parent_pid, program.exe.clone(), command, program.reason.clone())
 }
 
 impl Recording {
@@ -41,6 +54,8 @@ impl Recording {
             processes: snapshot.processes.iter().map(Image::new).collect(),
             tree: digest::tree(&snapshot.processes).iter().map(|line| (line.process, line.depth)).collect(),
             open: digest::by_allocated(&snapshot.processes).first().copied().unwrap_or(0),
+            unrecorded: snapshot.unrecorded.iter().take(UNRECORDED).map(unrecorded).collect(),
+            all_unrecorded: snapshot.unrecorded.len(),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! | which end belongs to which start | [`pairing`], [`table`] |
 //! | sums | [`accounts`]: [`sites`], [`timeline`], [`lifetimes`], [`histogram`], [`blocks`] |
 //! | all of it for one trace | [`engine`], [`frames`], [`losses`], [`process`] |
-//! | all traces of a recording | [`recording`] |
+//! | all traces of a recording | [`recording`], `unrecorded` |
 //!
 //! Memory grows with live blocks and distinct stacks, not with events.
 
@@ -44,6 +44,7 @@ pub mod threads;
 pub mod timeline;
 pub mod tournament;
 pub mod trace_source;
+mod unrecorded;
 
 #[cfg(test)]
 mod testing;

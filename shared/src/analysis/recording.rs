@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use super::unrecorded;
+use crate::model::Unrecorded;
 use crate::trace::{Ending, Process, TraceError, TraceFile, complete};
 
 /// One trace of a recording.
@@ -29,6 +31,8 @@ pub struct Recording {
     pub traces: Vec<Recorded>,
     /// Traces that could not be read or completed: which, and why.
     pub problems: Vec<(PathBuf, TraceError)>,
+    /// Programs that were started but could not be recorded.
+    pub unrecorded: Vec<Unrecorded>,
 }
 
 impl Recording {
@@ -50,6 +54,9 @@ impl Recording {
             return Err(Error::NoRecording(path.to_owned()));
         }
         let mut recording = Self::default();
+        if is_dir {
+            recording.unrecorded = unrecorded::notes_in(path);
+        }
         for path in paths {
             recording.add(path);
         }

@@ -1,0 +1,207 @@
+//! Programs that this one starts: what their environment needs to have them recorded, too.
+//!
+//! The hooks of the `exec` family and of `posix_spawn` call [`exec`] and [`spawn`]. These may run anywhere: in a signal
+//! handler, in the child of a `vfork` on its parent's memory, with any library lock held. So they
+//! allocate nothing, keep nothing, and make system calls only; what they build lies on the stack ([`scratch`]).
+//!
+//! * [`image`] looks at the file: whether glibc's loader will load it, and us with it.
+//! * [`environment`] says what has to change in `LD_PRELOAD`, and makes the changed array.
+//! * [`unrecorded`] leaves a note in the recording about a program that cannot be recorded.
+//!
+//! Only `LD_PRELOAD` is ever touched. The path put there leads to the settings of this recording
+//! ([`crate::start::handoff`]).
+
+mod environment;
+mod image;
+mod scratch;
+mod unrecorded;
+
+pub use image::{Program, directories};
+pub use scratch::with_words;
+
+use crate::sys::file::File;
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use environment::{Change, Environment};
+use image::Image;
+use std::ffi::CString;
+
+/// Strings, with a null pointer behind the last.
+pub type Strings = *const *const c_char;
+
+/// What is handed on to the programs that this one starts.
+#[derive(Clone, Debug)]
+pub struct Inheritance {
+    /// The library's path as it was loaded.
+    pub library: CString,
+    /// The path by which it finds the settings of this recording; empty where there is none.
+    pub leading: CString,
+    /// The recording.
+    pub directory: CString,
+    /// Children are recorded.
+    pub follow: bool,
+}
+
+static INHERITANCE: AtomicPtr<Inheritance> = AtomicPtr::new(null_mut());
+
+/// Says what is handed on from now on.
+pub fn hand_on(inheritance: Inheritance) {
+    INHERITANCE.store(Box::into_raw(Box::new(inheritance)), Ordering::Release);
+}
+
+fn inheritance() -> Option<&'static Inheritance> {
+    // SAFETY: made once per process image and never freed.
+    unsafe { INHERITANCE.load(Ordering::Acquire).as_ref() }
+}
+
+/// Becomes another program: `call` does, with the environment that it is given, and returns only where it failed.
+///
+/// # Safety
+/// `argv` and `envp` are such as `execve` takes.
+pub unsafe fn exec(
+    program: Program<'_>,
+    argv: Strings,
+    envp: Strings,
+    call: impl FnOnce(Strings) -> c_int,
+) -> c_int {
+    let Some(ours) = inheritance() else { return call(envp) };
+    let image = image::look(program);
+    let note = ours.lists(&image).and_then(|why| {
+        // SAFETY: as promised by the caller.
+        unsafe { unrecorded::Note::leave(&ours.directory, why, &image, argv, None) }
+    });
+    // SAFETY: as promised by the caller.
+    let result = unsafe { ours.with_environment(&image, envp, call) };
+    // Here nothing has become of it.
+    note.into_iter().for_each(unrecorded::Note::withdraw);
+    result
+}
+
+/// Starts another program: `call` does, with the environment that it is given, and then says which process it is;
+/// `None` where it failed.
+///
+/// # Safety
+/// `argv` and `envp` are such as `posix_spawn` takes.
+pub unsafe fn spawn(
+    program: Program<'_>,
+    argv: Strings,
+    envp: Strings,
+    call: impl FnOnce(Strings) -> (c_int, Option<u32>),
+) -> c_int {
+    let Some(ours) = inheritance() else { return call(envp).0 };
+    let image = image::look(program);
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let (result, pid) = ours.with_environment(&image, envp, call);
+        if let (Some(pid), Some(why)) = (pid, ours.lists(&image)) {
+            let _ = unrecorded::Note::leave(&ours.directory, why, &image, argv, Some(pid));
+        }
+        result
+    }
+}
+
+/// Calls a function that starts the shell with the process's own environment, which the program may have
+/// changed. Where ours is missing there, it is put in for as long as the call lasts.
+///
+/// # Safety
+/// `environ` is the process's own, and `call` may replace it as `setenv` does.
+pub unsafe fn shell<R>(environ: *mut Strings, call: impl FnOnce() -> R) -> R {
+    let Some(ours) = inheritance() else { return call() };
+    // SAFETY: as promised by the caller; the array lives until the call has returned.
+    unsafe {
+        let before = *environ;
+        ours.with_environment(&Image::unknown(), before, |changed| {
+            if core::ptr::eq(changed, before) {
+                return call();
+            }
+            let _lent = Lent { environ, before, changed };
+            *environ = changed;
+            call()
+        })
+    }
+}
+
+/// The process's environment while it is another one; put back also when a cancelled thread is unwound.
+struct Lent {
+    environ: *mut Strings,
+    before: Strings,
+    changed: Strings,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // SAFETY: see `shell`.
+        unsafe {
+            if core::ptr::eq(*self.environ, self.changed) {
+                *self.environ = self.before;
+            }
+        }
+    }
+}
+
+impl Inheritance {
+    /// Why the program that has this image is to be listed as one that is not recorded.
+    fn lists(&self, image: &Image) -> Option<&'static CStr> {
+        if !self.follow {
+            return None;
+        }
+        image.unrecorded().or_else(|| {
+            let reachable = can_be_loaded(&self.leading) || can_be_loaded(&self.library);
+            (!reachable).then_some(c"libmemscope.so cannot be opened from where it runs")
+        })
+    }
+
+    /// Calls with the environment that the program of this image is to have.
+    ///
+    /// # Safety
+    /// `envp` is an environment.
+    unsafe fn with_environment<R>(
+        &self,
+        image: &Image,
+        envp: Strings,
+        call: impl FnOnce(Strings) -> R,
+    ) -> R {
+        // SAFETY: as promised by the caller.
+        let before = unsafe { Environment::of(envp) };
+        let change = self.change(image, &before);
+        if matches!(change, Change::None) {
+            return call(envp);
+        }
+        with_words(before.words(&self.leading), |words| match words {
+            // SAFETY: the environment is as it was measured: nobody may change it during the call.
+            Some(words) => call(unsafe { before.write(&change, self, words) }),
+            None => call(envp),
+        })
+    }
+
+    /// What has to change. A library that glibc's loader cannot open would be an error on the program's stderr,
+    /// and one that another loader opens its end.
+    fn change<'a>(&'a self, image: &Image, before: &Environment<'_>) -> Change<'a> {
+        if image.takes_other_libraries() {
+            return if before.names_us(self) { Change::Remove } else { Change::None };
+        }
+        if !image.is_loaded_by_glibc() {
+            return Change::None;
+        }
+        let stays = match before.library(self) {
+            Some(library) if library == self.leading.to_bytes() => can_be_loaded(&self.leading),
+            // Somebody else's: another recording.
+            Some(library) if library != self.library.to_bytes() => true,
+            Some(_) => before.names_directory && can_be_loaded(&self.library),
+            None if !self.follow => true,
+            None => false,
+        };
+        match (stays, can_be_loaded(&self.leading)) {
+            (true, _) => Change::None,
+            (false, true) => Change::Set(&self.leading),
+            (false, false) if before.names_us(self) => Change::Remove,
+            (false, false) => Change::None,
+        }
+    }
+}
+
+/// Whether the loader will be able to open the library, with the rights and the root that the process has now.
+fn can_be_loaded(library: &CStr) -> bool {
+    !library.is_empty() && File::read_only(library).is_ok()
+}
