@@ -11,6 +11,7 @@ mod embed;
 mod error;
 mod exit_codes;
 mod export;
+mod handoff;
 mod input;
 mod output;
 mod preflight;

@@ -244,9 +244,7 @@ pub unsafe extern "C" fn posix_spawnp(
     let Some(next) = next::<Spawn>(Hook::PosixSpawnp) else { return libc::ENOSYS };
     // SAFETY: as promised by the caller.
     unsafe {
-        start(pid, searched(file), argv, envp, |pid, envp| {
-            next(pid, file, actions, attributes, argv, envp)
-        })
+        start(pid, searched(file), argv, envp, |pid, envp| next(pid, file, actions, attributes, argv, envp))
     }
 }
 

@@ -29,6 +29,9 @@ mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
 
+// More than one process
+mod trees; // every way to start a program or to fork
+
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with
 /// what the program says that it did.
 #[track_caller]

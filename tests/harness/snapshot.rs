@@ -18,7 +18,21 @@ pub struct Snapshot {
     pub complete: bool,
     pub incomplete_reason: Option<String>,
     pub incomplete_since: Option<u64>,
+    #[serde(default)]
+    pub unrecorded: Vec<Unrecorded>,
     pub processes: Vec<Process>,
+}
+
+/// A program that could not be recorded.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the contract describes the fields")]
+pub struct Unrecorded {
+    pub pid: u32,
+    pub parent_pid: u32,
+    pub exe: String,
+    pub args: Vec<String>,
+    pub start_time: u64,
+    pub reason: String,
 }
 
 /// One process image.

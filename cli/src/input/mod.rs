@@ -12,6 +12,7 @@ use memscope_shared::trace::TraceError;
 use memscope_shared::trace::frame::{FILE_HEADER_BYTES, file_header};
 
 use crate::error::{Error, Result, describe};
+use crate::handoff;
 
 /// What was given to be read.
 #[derive(Debug)]
@@ -45,7 +46,12 @@ impl Input {
     /// A recording that was moved without its traces may still have its snapshot.
     fn in_directory(path: &Path) -> Result<Self> {
         match Recording::open(path) {
-            Ok(recording) => Ok(Self::Traces(recording)),
+            Ok(recording) => {
+                if !recording.traces.iter().any(|recorded| recorded.running) {
+                    handoff::remove(path);
+                }
+                Ok(Self::Traces(recording))
+            }
             Err(analysis::Error::NoRecording(_)) if path.join("snapshot.json").is_file() => {
                 Ok(Self::Json(path.join("snapshot.json")))
             }

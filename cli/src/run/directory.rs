@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::error::{Error, Result, describe};
+use crate::handoff;
 
 /// Marks the directory while we look after it: the library leaves the end of its traces to us.
 const LAUNCHER: &str = ".run";
 /// The library's own mark: which process was the first.
 const FIRST: &str = ".first";
-/// The library's own folder, or a link to it: the path that leads children to the recording's settings.
-const PRELOAD: &str = ".preload";
 
 /// A directory that is ready to be recorded into.
 #[derive(Debug)]
@@ -77,14 +76,8 @@ impl Directory {
         let _ = fs::remove_file(self.absolute.join(LAUNCHER));
         if !still_used {
             let _ = fs::remove_file(self.absolute.join(FIRST));
-            remove_preload(&self.absolute);
+            handoff::remove(&self.absolute);
         }
-    }
-
-    /// The folder by which children find the recording's settings, as the library has made it.
-    pub fn preload(&self) -> PathBuf {
-        let folder = self.absolute.join(PRELOAD);
-        fs::read_link(&folder).unwrap_or(folder)
     }
 
     /// Takes the directory away again, where we made it and it is empty.
@@ -94,18 +87,6 @@ impl Directory {
             let _ = fs::remove_dir(&self.absolute);
         }
     }
-}
-
-/// Removes the folder by which children find the settings of the recording in `directory`, when none is left.
-pub fn remove_preload(directory: &Path) {
-    let link = directory.join(PRELOAD);
-    let folder = fs::read_link(&link).unwrap_or_else(|_| link.clone());
-    // Nothing but what the library put there, and only where it is there.
-    for name in ["libmemscope.so", "settings"] {
-        let _ = fs::remove_file(folder.join(name));
-    }
-    let _ = fs::remove_dir(&folder);
-    let _ = fs::remove_file(&link);
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -15,6 +15,7 @@ use crate::embed::Library;
 use crate::error::{Error, Result};
 use crate::exit_codes::ExitCode;
 use crate::export::{Done, Plan, export};
+use crate::handoff;
 use crate::input::Input;
 use crate::output::{say, say_error};
 use crate::report::format;
@@ -55,7 +56,7 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
         }
     }
     // One that has just been started may have no trace yet.
-    running.extend(proc::recording_into(ended.directory.path(), &ended.directory.preload()));
+    running.extend(proc::recording_into(ended.directory.path(), &handoff::folder(ended.directory.path())));
     running.sort_unstable();
     running.dedup();
     running

@@ -156,12 +156,7 @@ impl Inheritance {
     ///
     /// # Safety
     /// `envp` is an environment.
-    unsafe fn with_environment<R>(
-        &self,
-        image: &Image,
-        envp: Strings,
-        call: impl FnOnce(Strings) -> R,
-    ) -> R {
+    unsafe fn with_environment<R>(&self, image: &Image, envp: Strings, call: impl FnOnce(Strings) -> R) -> R {
         // SAFETY: as promised by the caller.
         let before = unsafe { Environment::of(envp) };
         let change = self.change(image, &before);

@@ -63,12 +63,7 @@ fn existing(folder: &CString) -> Option<Vec<u8>> {
     (status.is_private_directory(user) && suits_the_loader(&place) && whole).then_some(place)
 }
 
-fn make(
-    directory: &Directory,
-    folder: &CString,
-    settings: &Settings,
-    library: &[u8],
-) -> Option<Vec<u8>> {
+fn make(directory: &Directory, folder: &CString, settings: &Settings, library: &[u8]) -> Option<Vec<u8>> {
     if suits_the_loader(folder.as_bytes()) && fill(folder, directory, settings, library).is_ok() {
         return Some(folder.as_bytes().to_vec());
     }
@@ -85,12 +80,7 @@ fn make(
 }
 
 /// Makes the folder, which must not exist. The link comes last: it says that the rest is there.
-fn fill(
-    folder: &CString,
-    directory: &Directory,
-    settings: &Settings,
-    library: &[u8],
-) -> Result<(), Errno> {
+fn fill(folder: &CString, directory: &Directory, settings: &Settings, library: &[u8]) -> Result<(), Errno> {
     let path = |name| joined(folder.as_bytes(), name).ok_or(Errno(libc::ENAMETOOLONG));
     file::make_directory(folder, 0o700)?;
     let filled = (|| {

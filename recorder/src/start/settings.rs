@@ -75,11 +75,9 @@ impl Settings {
         };
         put("OUTPUT", directory);
         put("RECORDING", directory);
-        for (name, value, default) in [
-            ("FOLLOW", self.follow, true),
-            ("THREAD", self.thread, true),
-            ("QUIET", self.quiet, false),
-        ] {
+        for (name, value, default) in
+            [("FOLLOW", self.follow, true), ("THREAD", self.thread, true), ("QUIET", self.quiet, false)]
+        {
             if value != default {
                 put(name, if value { b"1" } else { b"0" });
             }

@@ -6,6 +6,10 @@ use super::stacks::{Node, Stacks};
 
 /// A node that no site's stack leads through.
 const UNUSED: u32 = u32::MAX;
+/// A node in the recorder's own code: where libc allocates within a call that a hook of ours passes on.
+const HIDDEN: u32 = u32::MAX - 1;
+/// The file name of the recorder.
+const RECORDER: &[u8] = b"libmemscope.so";
 /// Where a stack does not lead to its root, what was mapped last is the best guess.
 const LAST_GENERATION: u32 = u32::MAX - 1;
 
@@ -55,7 +59,9 @@ impl Frames {
                 if let (Node::Frame { pc, exact, .. }, UNUSED) = (node, frames.of_node[at as usize]) {
                     let address = if exact { pc } else { pc.wrapping_sub(1) };
                     let frame = Frame { address, module: modules.find(generation, address) };
-                    frames.of_node[at as usize] = frames.number(frame, &mut known);
+                    let hidden = frame.module.is_some_and(|module| is_recorder(modules, module));
+                    let number = if hidden { HIDDEN } else { frames.number(frame, &mut known) };
+                    frames.of_node[at as usize] = number;
                 }
             }
         }
@@ -86,6 +92,7 @@ impl Frames {
         let mut trace = Trace { truncated: true, ..Trace::default() };
         for (at, node) in stacks.walk(leaf) {
             match node {
+                Node::Frame { .. } if self.of_node[at as usize] == HIDDEN => {}
                 Node::Frame { guessed, .. } => {
                     trace.frames.push(self.of_node[at as usize]);
                     trace.guessed |= guessed;
@@ -97,6 +104,11 @@ impl Frames {
         }
         trace
     }
+}
+
+fn is_recorder(modules: &Modules, module: u32) -> bool {
+    let path = modules.list().get(module as usize).map_or(&[][..], |module| &module.path);
+    path.rsplit(|&byte| byte == b'/').next() == Some(RECORDER)
 }
 
 #[cfg(test)]
@@ -118,7 +130,9 @@ mod tests {
             .node(kind::NODE_EXACT, 0x2010, 6, 5)
             .node(kind::NODE_TRUNCATED, 0, 7, 1)
             .node(kind::NODE_GUESSED, 0x9990, 8, 7)
-            .node(kind::NODE, 0x1010, 9, 55);
+            .node(kind::NODE, 0x1010, 9, 55)
+            .node(kind::NODE, 0x3010, 10, 3)
+            .node(kind::NODE, 0x2010, 11, 10);
         let mut nodes = NodeCollector::default();
         Records::new(&words.0).for_each(|record| nodes.add(record));
         let stacks = nodes.finish();
@@ -131,18 +145,24 @@ mod tests {
             joined,
             gone,
         };
-        let list =
-            vec![module(0x1000, 0, u32::MAX), module(0x2000, 0, u32::MAX), module(0x2000, 1, u32::MAX)];
+        let recorder = Module { path: b"/x/libmemscope.so".to_vec(), ..module(0x3000, 0, u32::MAX) };
+        let list = vec![
+            module(0x1000, 0, u32::MAX),
+            module(0x2000, 0, u32::MAX),
+            module(0x2000, 1, u32::MAX),
+            recorder,
+        ];
         let mut modules = Modules::new(list, vec![(1, 0x2000)]);
         let leaf = |id| stacks.leaf(id).unwrap();
-        let frames = Frames::new(&stacks, &mut modules, [4, 6, 8, 9].into_iter().map(leaf));
+        let frames = Frames::new(&stacks, &mut modules, [4, 6, 8, 9, 11].into_iter().map(leaf));
         let trace = |id| frames.trace(&stacks, leaf(id));
         let place = |at: u32| (frames.list()[at as usize].address, frames.list()[at as usize].module);
         let places = |id| trace(id).frames.into_iter().map(place).collect::<Vec<_>>();
         assert_eq!(places(4), [(0x200f, Some(1)), (0x100f, Some(0))]);
-        assert_eq!(places(6), [(0x2010, Some(2)), (0x100f, Some(0))]);
+        assert_eq!(places(6), [(0x2010, Some(3)), (0x100f, Some(0))]);
         assert_eq!(places(8), [(0x998f, None)]);
         assert_eq!(places(9), [(0x100f, Some(0))]);
+        assert_eq!(places(11), places(4), "the recorder's own frame is passed over");
         assert_eq!(frames.list().len(), 4, "0x100f is the same frame in both generations");
         let flags = |id| (trace(id).truncated, trace(id).guessed);
         assert_eq!([4, 6, 8, 9].map(flags), [(false, false), (false, false), (true, true), (true, false)]);

@@ -57,7 +57,7 @@ impl Recording {
         if is_dir {
             recording.unrecorded = unrecorded::notes_in(path);
         }
-        for path in paths {
+        for path in paths.into_iter().filter(|path| !is_just_made(path)) {
             recording.add(path);
         }
         if recording.traces.is_empty() && !recording.problems.is_empty() {
@@ -117,6 +117,13 @@ fn traces_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a process that runs has made this trace but has not yet written anything into it.
+fn is_just_made(path: &Path) -> bool {
+    let pid = numbers(path).map(|numbers| numbers.0);
+    let runs = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
+    pid.is_some_and(runs) && fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0)
 }
 
 /// PID and N of a trace's name.

@@ -1,0 +1,379 @@
+//! Process trees: every way to start a program or to fork, whatever environment is built for it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use memscope_tests::recording::analyze;
+use memscope_tests::snapshot::Process;
+use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program, things};
+use tempfile::TempDir;
+
+const WAYS: [&str; 14] = [
+    "execve",
+    "execv",
+    "execvp",
+    "execvpe",
+    "execl",
+    "execlp",
+    "execle",
+    "fexecve",
+    "execveat",
+    "vfork",
+    "posix_spawn",
+    "posix_spawnp",
+    "system",
+    "popen",
+];
+
+/// What the child sees of its environment, without our library: (what is preloaded, the other lines).
+fn environment(out: &str) -> (Vec<&str>, Vec<&str>) {
+    let (preload, others): (Vec<&str>, Vec<&str>) =
+        out.lines().partition(|line| line.starts_with("LD_PRELOAD="));
+    let entries = preload.iter().flat_map(|line| line["LD_PRELOAD=".len()..].split([':', ' ']));
+    (entries.filter(|entry| !entry.ends_with("/libmemscope.so")).collect(), others)
+}
+
+#[track_caller]
+fn same_but_for_us(native: &Ran, recorded: &Ran, about: &str) {
+    assert_eq!(recorded.code(), native.code(), "{about}\n{}", recorded.tail());
+    assert_eq!(environment(&recorded.out()), environment(&native.out()), "{about}");
+    assert_eq!(recorded.err(), native.err(), "{about}");
+}
+
+/// The image of the program that was started, whatever stood between.
+#[track_caller]
+fn leaf(snapshot: &Snapshot) -> &Process {
+    let leaves: Vec<_> = snapshot
+        .processes
+        .iter()
+        .filter(|process| process.args.get(1).is_some_and(|a| a == "leaf"))
+        .collect();
+    assert_eq!(leaves.len(), 1, "{:?}", snapshot.processes.iter().map(|p| &p.args).collect::<Vec<_>>());
+    leaves[0]
+}
+
+#[track_caller]
+fn assert_started(snapshot: &Snapshot, about: &str) {
+    assert!(snapshot.complete, "{about}: {:?}", snapshot.incomplete_reason);
+    assert!(snapshot.unrecorded.is_empty(), "{about}: {:?}", snapshot.unrecorded);
+    let (parent, leaf) = (&snapshot.processes[0], leaf(snapshot));
+    assert_eq!(parent.one_sized(10007).freed_by, "exit", "{about}");
+    assert_eq!(parent.one_sized(10009).freed_by, "free", "{about}");
+    assert!(parent.sized(20011).is_empty() && parent.sized(20013).is_empty(), "{about}");
+    assert_eq!(leaf.one_sized(20011).freed_by, "free", "{about}");
+    assert_eq!(leaf.one_sized(20013).freed_by, "exit", "{about}");
+    assert_eq!((leaf.end.as_str(), leaf.exit_code), ("exit", Some(7)), "{about}");
+    assert_eq!(leaf.parent_pid, parent.pid, "{about}");
+    assert_eq!((leaf.stats.unknown_frees, leaf.stats.inherited_frees), (0, 0), "{about}");
+    assert!(leaf.sized(10007).is_empty() && leaf.sized(10009).is_empty(), "{about}");
+}
+
+#[track_caller]
+fn every_way(environment: &str) {
+    for way in WAYS {
+        let about = format!("{way} with the environment `{environment}`");
+        let words = [program::c("trees", &[]).into_os_string(), way.into(), environment.into()];
+        let native = Cmd::new(&words).run().with_code(7);
+        let recorded = Record::new(&words).run();
+        same_but_for_us(
+            &without_ours(&native, environment),
+            &without_ours(&recorded.ran, environment),
+            &about,
+        );
+        assert_started(&recorded.snapshot(), &about);
+    }
+}
+
+/// An environment that is handed on has the variables of `run`.
+fn without_ours(ran: &Ran, environment: &str) -> Ran {
+    let ours = |line: &&str| line.starts_with("MEMSCOPE_") || line.starts_with("RUST_BACKTRACE=");
+    let handed_on = environment == "same";
+    let lines: Vec<String> =
+        ran.out().lines().filter(|line| !handed_on || !ours(line)).map(|line| format!("{line}\n")).collect();
+    Ran { stdout: lines.concat().into_bytes(), ..ran.clone() }
+}
+
+#[test]
+fn with_the_same_environment() {
+    every_way("same");
+}
+
+/// What it preloads itself stays in order; nothing else is added.
+#[test]
+fn with_an_environment_of_its_own() {
+    every_way("own");
+}
+
+#[test]
+fn with_an_empty_environment() {
+    every_way("none");
+}
+
+/// By hand, and into a directory that `LD_PRELOAD` cannot name.
+#[test]
+fn by_hand_and_from_an_odd_place() {
+    for place in ["rec", "a place: $1"] {
+        let folder = TempDir::new().expect("a folder");
+        let rec = folder.path().join(place);
+        let words = [program::c("trees", &[]).into_os_string(), "execle".into(), "own".into()];
+        let ran = Cmd::new(&words)
+            .env("LD_PRELOAD", artifacts::library())
+            .env("MEMSCOPE_OUTPUT", &rec)
+            .env("MEMSCOPE_QUIET", "1")
+            .run();
+        same_but_for_us(&Cmd::new(&words).run(), &ran, place);
+        let json = folder.path().join("out.json");
+        let _ = analyze(&rec, &json, &[]).success();
+        assert_started(&Snapshot::load(&json), place);
+        let left = preload_folder(&ran.out());
+        assert!(!left.exists(), "{} is left", left.display());
+    }
+}
+
+/// The folder of the library that the child was given.
+#[track_caller]
+fn preload_folder(out: &str) -> PathBuf {
+    let line = out.lines().find(|line| line.starts_with("LD_PRELOAD=")).expect("LD_PRELOAD");
+    let library = Path::new(line["LD_PRELOAD=".len()..].split([':', ' ']).next().expect("an entry"));
+    library.parent().expect("a folder").to_owned()
+}
+
+#[test]
+fn a_shell_script_that_clears_the_environment() {
+    let trees = program::c("trees", &[]);
+    let folder = TempDir::new().expect("a folder");
+    let script = folder.path().join("script");
+    let text =
+        format!("#!/bin/sh\nenv -i A=1 B=2 {0} leaf 20011\nenv -i sh -c '{0} leaf 30011'\n", trees.display());
+    std::fs::write(&script, text).expect("a script");
+    let _ = Cmd::new(["chmod", "755"]).arg(&script).run().success();
+    let native = Cmd::new([&script]).run().with_code(7);
+    let recorded = Record::new([&script]).run();
+    same_but_for_us(&native, &recorded.ran, "env -i");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    for size in [20011, 30011] {
+        let found: Vec<_> = snapshot.processes.iter().filter(|p| !p.sized(size).is_empty()).collect();
+        assert_eq!(found.len(), 1, "{size}");
+        assert_eq!(found[0].one_sized(size + 2).freed_by, "exit");
+    }
+    let folder = preload_folder(&recorded.ran.out());
+    assert!(!folder.exists(), "{} is left", folder.display());
+}
+
+/// As CPython's own `test_empty_env` does.
+#[test]
+fn python_with_an_empty_environment() {
+    let python = things::python();
+    let code = "import subprocess, sys\n\
+        r = subprocess.run([sys.executable, '-c', 'import os; print(sorted(os.environ))'], env={}, stdout=subprocess.PIPE)\n\
+        print(r.returncode, r.stdout.decode().replace(\"'LD_PRELOAD', \", '').replace(\", 'LD_PRELOAD'\", '').replace(\"'LD_PRELOAD'\", ''))";
+    let native = Cmd::new([&python, "-c", code]).run().success();
+    let recorded = Record::new([&python, "-c", code]).allocations("none").success();
+    assert_eq!(recorded.ran.out(), native.out());
+    assert_eq!(recorded.ran.err(), native.err());
+    let snapshot = recorded.snapshot();
+    let children: Vec<_> =
+        snapshot.processes[1..].iter().filter(|process| process.stats.total_allocations > 1000).collect();
+    assert_eq!(children.len(), 1, "the child is recorded");
+    assert_eq!(children[0].parent_pid, snapshot.processes[0].pid);
+}
+
+/// Between `vfork` and what follows, calls are the parent's; its recording goes on after the child's end.
+#[test]
+fn vfork_without_a_program() {
+    for how in ["vfork_exit", "vfork_exec_fails"] {
+        for option in ["--inline-stacks", "--no-thread"] {
+            let recorded =
+                Record::new([program::c("trees", &[])]).arg(how).arg("none").option(option).with_code(5);
+            assert_eq!(recorded.ran.out(), "", "{how}");
+            let process = recorded.process();
+            assert_eq!(process.sized(30011).len(), 30_000, "{how}");
+            assert!(process.sized(30011).iter().all(|block| block.freed_by == "free"), "{how}");
+            assert_eq!(process.one_sized(10009).freed_by, "free", "{how}");
+            assert_eq!((process.end.as_str(), process.exit_code), ("exit", Some(5)), "{how}");
+        }
+    }
+}
+
+/// Checks the children of `families`: exact counts, none missing.
+#[track_caller]
+fn assert_family(snapshot: &Snapshot, children: usize) {
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    let parent = &snapshot.processes[0];
+    assert_eq!(parent.stats.unknown_frees, 0);
+    assert!(parent.sized(10007).iter().all(|block| block.freed_by == "free"), "the child's free is its own");
+    assert!(parent.sized(20011).is_empty(), "the children's are not the parent's");
+    assert_eq!(snapshot.processes.len(), 1 + children, "process images");
+    let mut ends: HashMap<(&str, Option<i32>), usize> = HashMap::new();
+    for child in &snapshot.processes[1..] {
+        *ends.entry((child.end.as_str(), child.exit_code)).or_default() += 1;
+        assert_eq!(child.parent_pid, parent.pid);
+        if child.allocations_included == "all" {
+            assert_eq!(child.one_sized(20011).freed_by, "free");
+        }
+        assert_eq!(child.one_sized(20021).freed_by, "exit");
+        let stats = &child.stats;
+        assert_eq!((stats.total_allocations, stats.total_deallocations), (2, 1), "{:?}", child.allocations);
+        assert_eq!((stats.inherited_frees, stats.unknown_frees, stats.lost_events), (1, 0, 0));
+        assert_eq!(stats.threads, 1);
+    }
+    assert!(ends.keys().all(|(end, _)| matches!(*end, "_exit" | "unknown")), "{ends:?}");
+}
+
+fn family(how: &str, count: &str) -> Record {
+    Record::new([program::c("families", &[]).as_os_str(), how.as_ref(), count.as_ref()])
+}
+
+#[test]
+fn forks_of_a_threaded_program() {
+    let recorded = family("threads", "60").allocations("live").success();
+    assert_eq!(recorded.ran.out(), "");
+    assert_family(&recorded.snapshot(), 60);
+}
+
+#[test]
+fn forks_by_system_call_and_with_shared_memory() {
+    let recorded = family("clone", "").success();
+    assert_eq!(recorded.ran.out(), "");
+    let snapshot = recorded.snapshot();
+    assert_family(&snapshot, 1);
+    for size in [30011, 30013] {
+        assert_eq!(snapshot.processes[0].one_sized(size).freed_by, "free");
+    }
+}
+
+#[test]
+fn a_thousand_children() {
+    let recorded = family("many", "1000").timeout(Duration::from_secs(120)).success();
+    assert_eq!(recorded.ran.out(), "");
+    assert_family(&recorded.snapshot(), 1000);
+}
+
+/// A child that outlives the program is named, keeps recording, and is there when it is asked for later.
+#[test]
+fn a_child_that_goes_on() {
+    let folder = TempDir::new().expect("a folder");
+    let (rec, go) = (folder.path().join("rec"), folder.path().join("go"));
+    let ran = Cmd::new([artifacts::cli().as_os_str(), "run".as_ref(), "-o".as_ref(), rec.as_os_str()])
+        .arg(program::c("families", &[]))
+        .arg("outlive")
+        .arg(&go)
+        .run()
+        .success();
+    let said = ran.err();
+    let line = said.lines().find(|line| line.contains("still running")).unwrap_or_else(|| panic!("{said}"));
+    let pid: u32 = line.split_whitespace().find_map(|word| word.parse().ok()).expect("its number");
+    let early = Snapshot::load(&rec.join("snapshot.json"));
+    if let Some(child) = early.processes.iter().find(|process| process.pid == pid) {
+        assert_eq!((child.end.as_str(), child.exit_code), ("running", None));
+    }
+    std::fs::write(&go, "").expect("a file");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(Instant::now() < deadline, "it does not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let json = folder.path().join("later.json");
+    let _ = analyze(&rec, &json, &[]).success();
+    let later = Snapshot::load(&json);
+    assert!(later.complete, "{:?}", later.incomplete_reason);
+    let child = later.processes.iter().find(|process| process.pid == pid).expect("the child");
+    assert_eq!(child.one_sized(20011).freed_by, "free");
+    for size in [20021, 20031] {
+        assert_eq!(child.one_sized(size).freed_by, "exit");
+    }
+    assert_eq!(child.stats.inherited_frees, 1);
+}
+
+/// Programs that cannot be recorded run as they would, and are listed.
+#[test]
+fn what_cannot_be_recorded_is_listed() {
+    let folder = TempDir::new().expect("a folder");
+    let fixed = program::c("families", &["-static"]);
+    // A loader that works, but is not called as glibc's is.
+    let musl = folder.path().join("ld-musl-x86_64.so.1");
+    std::fs::copy("/lib64/ld-linux-x86-64.so.2", &musl).expect("a loader");
+    let other = program::c("trees", &[&format!("-Wl,--dynamic-linker={}", musl.display())]);
+    let script = format!(
+        "{0} many 1; env -i {0} many 1; {1} leaf 20011 | grep LD_PRELOAD; env -i A=1 {1} leaf 20011; echo $?",
+        fixed.display(),
+        other.display()
+    );
+    let native = Cmd::new(["sh", "-c", &script]).run();
+    let recorded = Record::new(["sh", "-c", &script]).run();
+    assert_eq!((recorded.ran.code(), recorded.ran.out()), (native.code(), native.out()));
+    assert_eq!(recorded.ran.err(), native.err());
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    let listed = |path: &Path| -> Vec<_> {
+        snapshot.unrecorded.iter().filter(|program| Path::new(&program.exe) == path).collect()
+    };
+    assert_eq!(listed(&fixed).len(), 2, "{:?}", snapshot.unrecorded);
+    assert_eq!(listed(&other).len(), 2, "{:?}", snapshot.unrecorded);
+    assert_eq!(snapshot.unrecorded.len(), 4);
+    for program in &snapshot.unrecorded {
+        assert_eq!(program.parent_pid, snapshot.processes[0].pid);
+        assert!(program.start_time >= snapshot.processes[0].start_time);
+        let why = if Path::new(&program.exe) == fixed { "static" } else { "loader" };
+        assert!(program.reason.contains(why), "{}", program.reason);
+    }
+    assert!(listed(&fixed).iter().all(|p| p.args[1..] == ["many", "1"]));
+    // A program that could not be started was none.
+    let failed = Record::new(["sh", "-c", "exec /no/such/program"]).with_code(127).snapshot();
+    assert!(failed.unrecorded.is_empty(), "{:?}", failed.unrecorded);
+}
+
+/// `--no-follow`: the children see what they would see, and are not recorded, however they are started.
+#[test]
+fn children_that_are_not_followed() {
+    for environment in ["same", "own", "none"] {
+        for way in ["execve", "posix_spawn", "system"] {
+            let words = [program::c("trees", &[]).into_os_string(), way.into(), environment.into()];
+            let recorded = Record::new(&words).option("--no-follow").with_code(7);
+            let native = Cmd::new(&words).run();
+            if environment != "same" {
+                assert_eq!(recorded.ran.out(), native.out(), "{way}: nothing is added");
+            }
+            let process = recorded.process();
+            assert_eq!(process.one_sized(10007).freed_by, "exit");
+            assert!(recorded.snapshot().unrecorded.is_empty());
+        }
+    }
+    let forked = family("many", "3").option("--no-follow").success();
+    assert_eq!(forked.process().one_sized(10007).freed_by, "free");
+    let clears = "env -i LD_PRELOAD=\"$LD_PRELOAD\" ls / >/dev/null";
+    let filtered = Record::of(Cmd::new(["sh", "-c", clears])).option("--no-follow").success();
+    assert_eq!(filtered.process().args[0], "sh");
+}
+
+/// A build: make, the compiler and its parts, each its own image.
+#[test]
+fn a_build() {
+    let folder = TempDir::new().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("a source");
+    write(
+        "Makefile",
+        "all: a\na: a.o b.o\n\t$(CC) -o $@ $^\n%.o: %.c\n\tenv -i PATH=\"$$PATH\" $(CC) -O1 -c -o $@ $<\nclean:\n\trm -f a *.o\n",
+    );
+    write("a.c", "int b(void);\nint main(void) { return b(); }\n");
+    write("b.c", "int b(void) { return 0; }\n");
+    let make = |target: &str| Cmd::new(["make", "-j2", target]).dir(folder.path());
+    let native = make("all").run().success();
+    let _ = make("clean").run().success();
+    let recorded = Record::of(make("all")).allocations("none").success();
+    let sorted = |out: String| {
+        let mut lines: Vec<String> = out.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(recorded.ran.out()), sorted(native.out()));
+    assert_eq!(recorded.ran.err(), native.err());
+    assert!(folder.path().join("a").exists());
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    let images = |name: &str| snapshot.processes.iter().filter(|p| p.exe.ends_with(name)).count();
+    assert_eq!((images("/make"), images("/cc1"), images("as")), (1, 2, 2));
+}

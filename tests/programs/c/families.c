@@ -1,0 +1,104 @@
+/* Forks without exec, in the way that the first argument names.
+ *
+ *   threads N    N children of a program whose other threads allocate all the time
+ *   signals N    N children made in the handler of a timer's signal, which may interrupt an allocation; each then
+ *                goes on where the signal came
+ *   clone        a child by a raw system call, then two that share their parent's memory
+ *   many N       N children, one after the other
+ *   idle         a child that allocates nothing
+ *   outlive F    a child that goes on until the file F is there; the parent ends at once
+ *
+ * Each child allocates 20011 bytes and frees them, 20021 bytes and keeps them, frees the inherited block of
+ * 10007 bytes, and ends with 3. */
+#include "say.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+
+#define use(p) __asm__ volatile("" : : "r"(p) : "memory")
+static void *inherited;
+
+static void child_work(void) {
+    void *freed = malloc(20011), *kept = malloc(20021);
+    use(freed);
+    use(kept);
+    free(freed);
+    free(inherited);
+}
+static void child(void) { child_work(); _exit(3); }
+static void ended_well(pid_t pid) {
+    int status;
+    while (waitpid(pid, &status, 0) < 0) if (errno != EINTR) { say("{\"failed\":\"no child\"}\n"); return; }
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 3) say("{\"failed\":\"child's status %x\"}\n", (unsigned)status);
+}
+
+static volatile int stop;
+static void *churn(void *size) {
+    while (!stop) { void *p = malloc((size_t)size), *q = malloc(24); use(p); use(q); free(p); free(q); }
+    return NULL;
+}
+static void threads(int n) {
+    pthread_t all[3];
+    for (size_t i = 0; i < 3; i++) pthread_create(&all[i], NULL, churn, (void *)(100 + 1000 * i));
+    for (int i = 0; i < n; i++) { pid_t pid = fork(); if (pid == 0) child(); ended_well(pid); }
+    stop = 1;
+    for (int i = 0; i < 3; i++) pthread_join(all[i], NULL);
+}
+
+static volatile int wanted, forked_child;
+static void handler(int s) {
+    (void)s;
+    if (wanted <= 0 || forked_child) return;
+    wanted--;
+    pid_t pid = fork();
+    if (pid == 0) { forked_child = 1; return; }
+    ended_well(pid);
+}
+static void signals(int n) {
+    struct sigaction a = { .sa_flags = SA_RESTART };
+    a.sa_handler = handler;
+    sigaction(SIGALRM, &a, NULL);
+    wanted = n;
+    struct itimerval every = { { 0, 300 }, { 0, 300 } }, never = { { 0, 0 }, { 0, 0 } };
+    setitimer(ITIMER_REAL, &every, NULL);
+    while (wanted > 0 && !forked_child) { void *p = malloc(56); use(p); free(p); }
+    if (forked_child) child();
+    setitimer(ITIMER_REAL, &never, NULL);
+}
+
+static int sharing(void *size) { void *p = malloc((size_t)size); use(p); free(p); _exit(3); }
+static void clones(void) {
+    pid_t pid = (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+    if (pid == 0) child();
+    ended_well(pid);
+    static char stack[1 << 16] __attribute__((aligned(64)));
+    ended_well(clone(sharing, stack + sizeof stack, CLONE_VM | SIGCHLD, (void *)30011));
+    ended_well(clone(sharing, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)30013));
+}
+
+static void outlive(const char *file) {
+    if (fork() != 0) return;
+    int null = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; fd++) dup2(null, fd);
+    void *before = malloc(20031);
+    use(before);
+    while (access(file, F_OK) != 0) usleep(2000);
+    child();
+}
+
+int main(int argc, char **argv) {
+    const char *how = argc > 1 ? argv[1] : "", *what = argc > 2 ? argv[2] : "";
+    inherited = malloc(10007);
+    if (!strcmp(how, "threads")) threads(atoi(what));
+    if (!strcmp(how, "signals")) signals(atoi(what));
+    if (!strcmp(how, "clone")) clones();
+    if (!strcmp(how, "many")) for (int i = atoi(what); i > 0; i--) { pid_t pid = fork(); if (pid == 0) child(); ended_well(pid); }
+    if (!strcmp(how, "idle")) { pid_t pid = fork(); if (pid == 0) _exit(3); ended_well(pid); }
+    if (!strcmp(how, "outlive")) outlive(what);
+    free(inherited);
+    return 0;
+}
