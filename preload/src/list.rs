@@ -127,6 +127,7 @@ hooks! {
     PosixSpawnp "posix_spawnp" (plain) => programs::posix_spawnp;
     System "system" (plain) => programs::system;
     Popen "popen" (plain) => programs::popen;
+    Fork "_Fork" (plain) => programs::fork;
 }
 
 impl Hook {

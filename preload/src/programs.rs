@@ -1,5 +1,5 @@
-//! What the hooks of the functions do that start other programs: they see to it that those are recorded, too
-//! ([`memscope_recorder::children`]).
+//! What the hooks of the functions do that start other programs (they see to it that those are recorded, too:
+//! [`memscope_recorder::children`]) and of `_Fork`.
 //!
 //! glibc's functions call each other behind the hooks' back, so each one is hooked. Where the environment stays as
 //! it is, the function of the same name behind us does the work, else the one that takes an environment.
@@ -8,6 +8,7 @@ use crate::list::Hook;
 use crate::real;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use memscope_recorder::children::{self, Program, Strings};
+use memscope_recorder::program::fork as recorder_fork;
 
 type Exec2 = unsafe extern "C" fn(*const c_char, Strings) -> c_int;
 type Exec3 = unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int;
@@ -15,6 +16,7 @@ type Fexecve = unsafe extern "C" fn(c_int, Strings, Strings) -> c_int;
 type Execveat = unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int;
 type Spawn =
     unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
+type Fork = unsafe extern "C" fn() -> c_int;
 type System = unsafe extern "C-unwind" fn(*const c_char) -> c_int;
 type Popen = unsafe extern "C-unwind" fn(*const c_char, *const c_char) -> *mut c_void;
 
@@ -284,4 +286,25 @@ pub unsafe extern "C-unwind" fn popen(command: *const c_char, kind: *const c_cha
     };
     // SAFETY: as promised by the caller.
     unsafe { children::shell(&raw mut environ, || next(command, kind)) }
+}
+
+/// libc's `fork` calls the recorder by itself. Before glibc 2.34 there is no `_Fork` behind us; then the kernel does it
+/// all the same.
+///
+/// # Safety
+/// As for the function.
+pub unsafe extern "C" fn fork() -> c_int {
+    recorder_fork::before();
+    let child = match next::<Fork>(Hook::Fork) {
+        // SAFETY: as promised by the caller.
+        Some(next) => unsafe { next() },
+        // SAFETY: the child has a copy of everything.
+        None => unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as c_int },
+    };
+    if child == 0 {
+        recorder_fork::child();
+    } else {
+        recorder_fork::after();
+    }
+    child
 }

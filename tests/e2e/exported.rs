@@ -45,8 +45,8 @@ const CXX: [&str; 20] = [
     "_ZdaPvSt11align_val_tRKSt9nothrow_t",
 ];
 
-/// What starts other programs.
-const PROGRAMS: [&str; 13] = [
+/// What starts other programs or processes.
+const PROGRAMS: [&str; 14] = [
     "execve",
     "execv",
     "execvp",
@@ -60,6 +60,7 @@ const PROGRAMS: [&str; 13] = [
     "posix_spawnp",
     "system",
     "popen",
+    "_Fork",
 ];
 
 #[test]

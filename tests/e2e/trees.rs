@@ -234,6 +234,29 @@ fn forks_of_a_threaded_program() {
     assert_family(&recorded.snapshot(), 60);
 }
 
+/// The handler of a signal forks while the program allocates; the child goes on in the middle of that call, which is
+/// nobody's, and frees what came of it.
+#[test]
+fn forks_in_a_signal_handler() {
+    let recorded = family("signals", "60").allocations("live").success();
+    assert_eq!(recorded.ran.out(), "");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    assert_eq!(snapshot.processes.len(), 61);
+    let parent = &snapshot.processes[0];
+    assert_eq!((parent.stats.unknown_frees, parent.stats.active_allocations), (0, 0));
+    for child in &snapshot.processes[1..] {
+        let stats = &child.stats;
+        assert_eq!(child.parent_pid, parent.pid);
+        assert_eq!(child.one_sized(20021).freed_by, "exit");
+        assert_eq!(child.names(child.one_sized(20021))[..3], ["child_work", "child", "signals"]);
+        assert_eq!((stats.active_allocations, stats.unknown_frees, stats.lost_events), (1, 0, 0));
+        // One turn of the loop may still come.
+        assert!((2..=3).contains(&stats.total_allocations), "{stats:?}");
+        assert!((1..=2).contains(&stats.inherited_frees), "{stats:?}");
+    }
+}
+
 #[test]
 fn forks_by_system_call_and_with_shared_memory() {
     let recorded = family("clone", "").success();

@@ -7,6 +7,7 @@
 //! inside another one cannot record twice.
 
 pub mod birth;
+pub mod fork;
 mod op;
 pub mod slow;
 pub mod stack;

@@ -1,14 +1,15 @@
 //! The slow path of a record: no room, or somebody has called the thread.
 
-use super::birth;
 use super::stack::Sink;
 use super::thread::ThreadState;
 use super::tls;
+use super::{birth, fork};
 use crate::process::{self, EARLY_BUFFERS, Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
+use crate::sys::signal::Blocked;
 use crate::sys::time;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use memscope_shared::record::{Module, head, kind};
 use memscope_shared::spool::header;
@@ -26,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub unsafe fn prepare(state: *mut ThreadState) -> bool {
     // SAFETY: as promised.
     unsafe {
+        if (*state).abandoned.load(Ordering::Relaxed) != 0 {
+            forget(state);
+            return false;
+        }
         if (*state).stream.load(Ordering::Relaxed) == 0 && !birth::reborn(state) {
             tls::set(tls::OURS);
             return false;
@@ -38,7 +43,12 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
                     tls::set(tls::OURS);
                     return false;
                 }
-                Phase::Unborn | Phase::Ended | Phase::Finished => return false,
+                Phase::Unborn => {
+                    // A fork came in between, where nobody could see it: the next call begins anew.
+                    forget(state);
+                    return false;
+                }
+                Phase::Ended | Phase::Finished => return false,
             }
             if let Some(buffer) = (*state).filling() {
                 let early = buffer.header().private.load(Ordering::Relaxed) == 1;
@@ -50,14 +60,26 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
                     return true;
                 }
                 ThreadState::leave_buffer(state);
-                hand_over(process, buffer);
+                hand_over(process, buffer, &(*state).abandoned);
             }
             let Some(buffer) = acquire(process) else { return false };
+            // A handler may fork up to here, but no further: the buffer is this process's.
+            let _undisturbed = Blocked::all();
+            if (*state).abandoned.load(Ordering::Relaxed) != 0 {
+                return false;
+            }
             let (stream, thread) =
                 ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
             buffer.adopt(stream.into(), thread.into(), ThreadState::position(state));
             ThreadState::fill(state, buffer, 0);
         }
+    }
+}
+
+/// The calling thread's next call finds it as if it had never been seen.
+fn forget(state: *mut ThreadState) {
+    if tls::get() == state as usize {
+        tls::set(0);
     }
 }
 
@@ -77,6 +99,11 @@ pub unsafe fn ready(state: *mut ThreadState) -> bool {
 /// The calling thread owns the state; `old` is its buffer.
 unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffer) -> bool {
     let Some(new) = process.pool.take(process.spool()) else { return false };
+    let _undisturbed = Blocked::all();
+    // SAFETY: as promised.
+    if unsafe { (*state).abandoned.load(Ordering::Relaxed) } != 0 {
+        return false;
+    }
     if new.header().private.load(Ordering::Relaxed) == 1 {
         process.pool.give(new);
         // The spool can't grow: not to be asked again for this buffer.
@@ -97,8 +124,8 @@ unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffe
     true
 }
 
-/// Gives a full buffer to the writer; where none lives, writes it.
-pub fn hand_over(process: &'static Process, buffer: Buffer) {
+/// Gives a full buffer to the writer; where none lives, writes it. Not where it is that of a parent: `abandoned` says so.
+fn hand_over(process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
     if process.phase() == Phase::Early {
         let index = process.early_count.fetch_add(1, Ordering::AcqRel);
         match process.early.get(index) {
@@ -107,7 +134,7 @@ pub fn hand_over(process: &'static Process, buffer: Buffer) {
         }
         return;
     }
-    process.writer.hand_over(process, buffer);
+    process.writer.hand_over(process, buffer, abandoned);
 }
 
 /// A free buffer; waits for one where it must. `None` ends the recording (or it has ended meanwhile).
@@ -145,8 +172,10 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
 /// # Safety
 /// The calling thread owns the state.
 #[cold]
-pub unsafe fn lost(_state: *mut ThreadState) {
-    if tls::get() != tls::OURS {
+pub unsafe fn lost(state: *mut ThreadState) {
+    // SAFETY: as promised.
+    let is_ours = unsafe { (*state).abandoned.load(Ordering::Relaxed) == 0 };
+    if is_ours && tls::get() != tls::OURS {
         process::get().into_iter().for_each(count_lost);
     }
 }
@@ -179,8 +208,15 @@ impl Sink for StreamSink {
     fn node(&mut self, kind: u8, operand: u64, id: u32, parent: u32) {
         // SAFETY: see `new`.
         unsafe {
+            let record = [head(kind, operand), u64::from(id) << 32 | u64::from(parent)];
             if ready(self.state) {
-                ThreadState::put(self.state, [head(kind, operand), u64::from(id) << 32 | u64::from(parent)]);
+                ThreadState::put(self.state, record);
+            } else if (*self.state).abandoned.load(Ordering::Relaxed) != 0 {
+                fork::adopt(self.state, |state| {
+                    if ready(state) {
+                        ThreadState::put(state, record);
+                    }
+                });
             }
         }
     }
@@ -197,7 +233,7 @@ impl Sink for StreamSink {
                 let Some(process) = process::get() else { return };
                 if let Some(buffer) = (*self.state).filling() {
                     ThreadState::leave_buffer(self.state);
-                    hand_over(process, buffer);
+                    hand_over(process, buffer, &(*self.state).abandoned);
                 }
                 if !prepare(self.state) || ThreadState::room(self.state) < words + 8 {
                     return;

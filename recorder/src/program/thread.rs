@@ -6,6 +6,7 @@
 use crate::heap::map_wiped;
 use crate::program::stack::StackState;
 use crate::spool::buffer::Buffer;
+use crate::sys::memory;
 use core::ptr::{addr_of_mut, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use memscope_shared::spool as layout;
@@ -38,6 +39,9 @@ pub struct ThreadState {
     pub tid: AtomicU32,
     /// 1 when the thread's destructors have run.
     pub ending: AtomicU32,
+    /// 1 where a hook runs on it that was interrupted by a signal handler which then forked this process: nothing
+    /// that it does is to be recorded.
+    pub abandoned: AtomicU32,
     /// State for signal handlers that interrupt this one's hooks.
     pub nested: AtomicPtr<ThreadState>,
     /// The state that this one is nested in.
@@ -237,6 +241,33 @@ impl ThreadState {
         // SAFETY: the state is mapped.
         unsafe { (*this).guard.store(value, Ordering::Relaxed) };
         compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Says whether a forked child finds the state as it is, or wiped.
+    ///
+    /// # Safety
+    /// The owner only; `fate` is one of `MADV_KEEPONFORK` and `MADV_WIPEONFORK`.
+    pub unsafe fn set_fate(this: *mut Self, fate: i32) {
+        // SAFETY: as promised; the advice discards nothing of this process.
+        unsafe {
+            let _ = memory::advise(this.cast(), size_of::<Self>(), fate);
+            let (start, bytes) = StackState::memory(Self::stack(this));
+            if bytes > 0 {
+                let _ = memory::advise(start, bytes, fate);
+            }
+        }
+    }
+
+    /// Gives the state up: the hook that runs on it is the parent's.
+    ///
+    /// # Safety
+    /// The owner only.
+    pub unsafe fn abandon(this: *mut Self) {
+        // SAFETY: the state is mapped.
+        unsafe {
+            (*this).abandoned.store(1, Ordering::Relaxed);
+            (*this).limit.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Prepares a state for its next thread: the stream goes on, the thread is another one.

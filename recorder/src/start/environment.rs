@@ -2,6 +2,7 @@
 
 use super::end;
 use super::settings::{Settings, strings};
+use crate::program::fork;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::null_mut;
 
@@ -9,6 +10,12 @@ unsafe extern "C" {
     static mut environ: *mut *mut c_char;
     fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
     fn __cxa_at_quick_exit(function: extern "C" fn(), dso: *mut c_void) -> c_int;
+    fn __register_atfork(
+        before: extern "C" fn(),
+        parent: extern "C" fn(),
+        child: extern "C" fn(),
+        dso: *mut c_void,
+    ) -> c_int;
 }
 
 /// The settings that the environment holds; what it leaves open is as the library's path says.
@@ -57,6 +64,12 @@ fn replace(ours: &[(&[u8], &[u8])]) {
         pointers.push(null_mut());
         environ = Box::leak(pointers.into_boxed_slice()).as_mut_ptr();
     }
+}
+
+/// Registers for forks.
+pub fn watch_forks() {
+    // SAFETY: the functions stay loaded; no library's unloading takes them away.
+    unsafe { __register_atfork(fork::before, fork::after, fork::child, null_mut()) };
 }
 
 /// Registers for the end of the process. In the constructor, before the loader registers the libraries'

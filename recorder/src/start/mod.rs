@@ -14,8 +14,8 @@ pub use threads::watch_thread_end;
 use crate::children::{self, Inheritance};
 use crate::clock::{self, Sample};
 use crate::process::{self, Phase, Process};
-use crate::program::birth;
 use crate::program::tls::Unrecorded;
+use crate::program::{birth, fork};
 use crate::spool::file::SpoolFile;
 use crate::sys::{Errno, file, memory, process as os};
 use crate::writer::channel::Channel;
@@ -79,6 +79,7 @@ pub fn start() {
         }
         threads::make_key();
         environment::watch_exit();
+        environment::watch_forks();
         process.call_threads();
     }
     birth::take_stock();
@@ -208,7 +209,7 @@ fn create_trace(context: &Context, what: &meta::Process, samples: &[Sample]) -> 
 fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u32>) -> meta::Process {
     meta::Process {
         pid: context.pid,
-        parent_pid: os::parent_pid(),
+        parent_pid: forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid),
         start_ticks: os::start_ticks(),
         parent_start_ticks: 0,
         exe: directory::executable(),

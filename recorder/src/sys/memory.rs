@@ -39,6 +39,18 @@ pub fn map_shared(fd: i32, offset: usize, len: usize) -> Result<*mut u8, Errno> 
     unsafe { syscall(libc::SYS_mmap, args) }.map(|address| address as *mut u8)
 }
 
+/// Puts private zeroed memory in the place of what is mapped there.
+///
+/// # Safety
+/// The range must be one that this crate mapped, and nobody may count on its contents.
+pub unsafe fn replace(address: *mut u8, len: usize) -> Result<(), Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let args = [address as usize, len, protection, flags as usize, usize::MAX, 0];
+    // SAFETY: as promised by the caller.
+    unsafe { syscall(libc::SYS_mmap, args) }.map(drop)
+}
+
 /// Unmaps memory.
 ///
 /// # Safety

@@ -96,12 +96,16 @@ impl Writer {
         }
     }
 
-    /// Takes a full buffer from a thread of the program.
-    pub fn hand_over(&self, process: &'static Process, buffer: Buffer) {
+    /// Takes a full buffer from a thread of the program, unless it turns out to be `abandoned`: a handler has forked
+    /// this process meanwhile, and the buffer is its parent's.
+    pub fn hand_over(&self, process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
         let Some(channel) = self.channel() else { return };
         loop {
             // A signal handler that sends inside of a send could wait for it without end.
             let blocked = Blocked::all();
+            if abandoned.load(Ordering::Relaxed) != 0 {
+                return;
+            }
             let sent = channel.send(buffer);
             drop(blocked);
             if sent {

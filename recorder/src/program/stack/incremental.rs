@@ -576,6 +576,11 @@ impl Stack {
         self.set_end(self.storage.frames());
     }
 
+    /// Start and size of the mapped memory.
+    pub fn memory(&self) -> (*mut u8, usize) {
+        self.storage.memory()
+    }
+
     /// Gives the memory back.
     pub fn release(&mut self) {
         self.set_end(self.storage.frames());

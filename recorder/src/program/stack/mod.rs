@@ -154,6 +154,16 @@ impl StackState {
         unsafe { (*this).stack.forget() };
     }
 
+    /// Start and size of the memory that the state has mapped; nothing where it has none.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    #[must_use]
+    pub unsafe fn memory(this: *mut Self) -> (*mut u8, usize) {
+        // SAFETY: nobody else uses the state, as the caller promises.
+        unsafe { (*this).stack.memory() }
+    }
+
     /// Gives the memory of a state back that nobody will use any more.
     ///
     /// # Safety

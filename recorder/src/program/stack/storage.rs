@@ -203,6 +203,12 @@ impl Storage {
         Some(())
     }
 
+    /// Start and size of the mapping; size 0 where there is none.
+    #[must_use]
+    pub fn memory(&self) -> (*mut u8, usize) {
+        (self.memos.cast(), if self.memos.is_null() { 0 } else { bytes(self.capacity) })
+    }
+
     /// Gives the memory back.
     pub fn release(&mut self) {
         if !self.memos.is_null() {
