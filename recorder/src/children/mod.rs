@@ -14,6 +14,8 @@
 mod environment;
 mod image;
 mod scratch;
+#[cfg(test)]
+mod tests;
 mod unrecorded;
 
 pub use image::{Program, directories};

@@ -15,9 +15,9 @@ pub type Words<'a> = &'a mut [MaybeUninit<usize>];
 /// Calls with this many words; with `None` where there is no memory.
 pub fn with_words<R>(count: usize, call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
     match count {
-        0..=SMALL => on_stack::<SMALL, R>(call),
-        ..=LARGE => on_stack::<LARGE, R>(call),
-        _ => mapped(count, call),
+        count if count <= SMALL => on_stack::<SMALL, R>(call),
+        count if count <= LARGE => on_stack::<LARGE, R>(call),
+        count => mapped(count, call),
     }
 }
 

@@ -136,12 +136,12 @@ mod tests {
     fn the_path_leads_to_the_settings() {
         for (name, fallback) in [("plain", false), ("with space", true)] {
             let (path, directory) = recording(name);
-            let settings = Settings { thread: false, ..Settings::default() };
-            assert_eq!(leading(&directory, &settings, b"/etc/passwd", false), None);
-            let made = leading(&directory, &settings, b"/etc/passwd", true).expect("a path");
+            let given = Settings { thread: false, ..Settings::default() };
+            assert_eq!(leading(&directory, &given, b"/etc/passwd", false), None);
+            let made = leading(&directory, &given, b"/etc/passwd", true).expect("a path");
             assert_eq!(!made.as_bytes().starts_with(directory.path()), fallback);
-            assert_eq!(leading(&directory, &settings, b"/other", false), Some(made.clone()));
-            let text = super::settings(made.as_bytes()).expect("the settings");
+            assert_eq!(leading(&directory, &given, b"/other", false), Some(made.clone()));
+            let text = settings(made.as_bytes()).expect("the settings");
             let read = Settings::read(text.split(|&byte| byte == 0));
             assert_eq!(read.output.as_deref(), Some(directory.path()));
             assert_eq!(read.joins.as_deref(), Some(directory.path()));
@@ -150,10 +150,10 @@ mod tests {
             let folder = std::path::Path::new(std::ffi::OsStr::from_bytes(made.as_bytes()));
             let folder = folder.parent().expect("a folder");
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
-            assert_eq!(leading(&directory, &settings, b"/etc/passwd", false), None);
+            assert_eq!(leading(&directory, &given, b"/etc/passwd", false), None);
             std::fs::remove_dir_all(folder).expect("removed");
             std::fs::remove_dir_all(path).expect("removed");
         }
-        assert_eq!(super::settings(b"/usr/lib/libmemscope.so"), None);
+        assert_eq!(settings(b"/usr/lib/libmemscope.so"), None);
     }
 }
