@@ -2,7 +2,7 @@
 
 use memscope_shared::model::{
     End, HistogramBucket, Lifetimes, Module, Process, SCHEMA_VERSION, SiteStats, Snapshot, Stack, StackFrame,
-    Stats, Thread, TimelinePoint,
+    Stats, Thread, TimelinePoint, Unrecorded,
 };
 
 /// What is written as a name by somebody who means harm.
@@ -75,10 +75,23 @@ pub fn snapshot(stacks: usize, depth: usize) -> Snapshot {
     }
 }
 
+/// A program that could not be recorded.
+fn unrecorded(name: &str, pid: u32) -> Unrecorded {
+    Unrecorded {
+        pid,
+        parent_pid: 4242,
+        exe: format!("/bin/{name}"),
+        args: vec![name.to_owned(), "-x".to_owned()],
+        start_time: START,
+        reason: "it is statically linked".to_owned(),
+    }
+}
+
 /// A snapshot of a shell, what it starts, and their ends of every kind.
 pub fn family(children: usize) -> Snapshot {
     let mut snapshot = snapshot(40, 12);
     snapshot.command = ["make", "-j2", "all"].map(str::to_owned).to_vec();
+    snapshot.unrecorded = HOSTILE.iter().zip(9000..).map(|(name, pid)| unrecorded(name, pid)).collect();
     snapshot.complete = false;
     snapshot.incomplete_reason = Some("the output directory's file system is full".to_owned());
     snapshot.incomplete_since = Some(START + 2_100_000_000);

@@ -89,6 +89,11 @@ fn the_page_stays_within_its_limits() {
     assert_eq!(json(&page, "data-recording")["tree"].as_array().unwrap().len(), 401);
     let most = digest::by_allocated(&family.processes)[0];
     assert_eq!(json(&page, "data-recording")["open"], Value::from(most));
+    assert_eq!(
+        json(&page, "data-recording")["unrecorded"][0][3],
+        Value::from("'</script><script>alert(1)</script>' -x")
+    );
+    assert_eq!(json(&page, "data-recording")["all_unrecorded"], Value::from(8));
 }
 
 #[test]

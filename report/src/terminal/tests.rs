@@ -56,6 +56,8 @@ fn many_processes_are_cut_to_those_that_allocated_most() {
     assert!(first.starts_with(&format!("process {} ", most.pid)));
     assert!(text.contains("INCOMPLETE RECORDING: the output directory's file system is full; from 2.10 s"));
     assert!(text.contains("Not shown: 5 other processes that together allocated "));
+    assert!(text.contains("\nNot recorded: 8 programs\n"));
+    assert_eq!(text.matches("it is statically linked").count(), 8);
 }
 
 #[test]
