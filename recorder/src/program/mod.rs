@@ -7,6 +7,7 @@
 //! inside another one cannot record twice.
 
 pub mod birth;
+pub mod naming;
 mod op;
 pub mod slow;
 pub mod stack;

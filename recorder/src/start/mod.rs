@@ -12,8 +12,8 @@ pub use threads::watch_thread_end;
 
 use crate::clock::{self, Sample};
 use crate::process::{self, Phase, Process};
-use crate::program::birth;
 use crate::program::tls::Unrecorded;
+use crate::program::{birth, naming};
 use crate::spool::file::SpoolFile;
 use crate::sys::{Errno, file, memory, process as os};
 use crate::writer::channel::Channel;
@@ -141,6 +141,7 @@ fn make_context(
 
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
 pub fn forked_child(process: &'static Process) {
+    naming::forked();
     let Some(parent) = context() else { return process.set_phase(Phase::Off) };
     if !parent.follow {
         return process.set_phase(Phase::Off);
