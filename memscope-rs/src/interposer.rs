@@ -1,4 +1,4 @@
-//! `libmemscope.so`, where the program runs with it: it is told the names of blocks.
+//! `libmemscope.so`, where the program runs with it, or our own allocator where that records: it is told the names of blocks.
 #![allow(unsafe_code)]
 
 use crate::store::{Busy, Interner, hash_words};
@@ -38,10 +38,19 @@ fn functions() -> Option<&'static Functions> {
     FUNCTIONS.get_or_init(look_up).as_ref()
 }
 
+/// Those of our own allocator, where it records.
+fn own() -> Option<(usize, usize)> {
+    #[cfg(feature = "allocator")]
+    return crate::allocator::names();
+    #[cfg(not(feature = "allocator"))]
+    None
+}
+
 #[cold]
 fn look_up() -> Option<Functions> {
-    let (define, name) = (sys::symbol(c"memscope_define_name")?, sys::symbol(c"memscope_name_block")?);
-    // SAFETY: the symbols are libmemscope.so's functions of these types.
+    let (define, name) = own()
+        .or_else(|| Some((sys::symbol(c"memscope_define_name")?, sys::symbol(c"memscope_name_block")?)))?;
+    // SAFETY: the addresses are those of libmemscope.so's, or our allocator's, functions of these types.
     unsafe {
         Some(Functions {
             define: std::mem::transmute::<usize, DefineName>(define),
@@ -50,7 +59,7 @@ fn look_up() -> Option<Functions> {
     }
 }
 
-/// True in a program that runs with `libmemscope.so`.
+/// True in a program that is recorded.
 #[inline]
 pub fn is_there() -> bool {
     functions().is_some()

@@ -1,6 +1,8 @@
 //! Names the variables that matter and records how long each of them lives.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "allocator")]
+mod allocator;
 mod clock;
 mod error;
 mod export;
@@ -20,6 +22,8 @@ mod trackable;
 mod tracker;
 mod variable;
 
+#[cfg(feature = "allocator")]
+pub use allocator::MemscopeAllocator;
 pub use error::{TrackingError, TrackingResult};
 pub use export::{enable_auto_export, export_on_signals, init, snapshot};
 pub use memscope_derive::Trackable;

@@ -107,12 +107,12 @@ fn blocks_that_are_given_away_hand_no_name_on() {
 fn no_block_has_anothers_name_across_threads() {
     let process = named("threads").success().process();
     let count = |size, name| process.sized(size).iter().filter(|block| variable(block) == name).count();
-    assert_eq!(count(5003, None), 20_000, "what was not tracked has no name");
-    assert_eq!(count(5009, Some("vec![1_u8; 5009]")), 20_000);
+    assert_eq!(count(5003, None), 4_000, "what was not tracked has no name");
+    assert_eq!(count(5009, Some("vec![1_u8; 5009]")), 4_000);
     // Between threads a name may be missing, where the clocks leave open whose it is.
     let handed_over = count(5011, Some("handed_over"));
-    assert_eq!(handed_over + count(5011, None), 20_000);
-    assert!(handed_over > 10_000, "{handed_over}");
+    assert_eq!(handed_over + count(5011, None), 4_000);
+    assert!(handed_over > 1_000, "{handed_over}");
 }
 
 #[test]

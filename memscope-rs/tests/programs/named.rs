@@ -105,7 +105,7 @@ fn threads() {
             assert!(!consumed.is_empty());
         }
     });
-    for _ in 0..20_000 {
+    for _ in 0..4_000 {
         let nameless = vec![1_u8; 5003];
         drop(nameless);
         let produced = track_var!(vec![1_u8; 5009]);

@@ -8,7 +8,7 @@ mod export;
 pub mod settings;
 mod threads;
 
-pub use threads::watch_thread_end;
+pub use threads::{provide_thread_keys, watch_thread_end};
 
 use crate::clock::{self, Sample};
 use crate::process::{self, Phase, Process};
