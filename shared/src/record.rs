@@ -266,8 +266,8 @@ impl<'a> Module<'a> {
 
 const _: () = assert!(6 + (MAX_PATH + MAX_BUILD_ID) / 8 <= MAX_WORDS);
 
-/// Unit of a `NAMED` record's reach, in bytes. Blocks begin at its multiples.
-pub const NAMED_UNIT: u64 = 8;
+/// Unit of a `NAMED` record's reach, in bytes. Blocks that are named from inside begin at its multiples.
+pub const NAMED_UNIT: u64 = 16;
 
 /// A `NAME` record: what a variable is called.
 ///

@@ -5,7 +5,6 @@ use std::hint::black_box;
 use super::accounts::Accounts;
 use super::event::{Event, EventKind, EventSink};
 use super::merge::BATCH;
-use super::names;
 use super::owners::Used;
 use super::pairing::{Block, By, Ending, Pairing};
 use super::stacks::Stacks;
@@ -210,7 +209,7 @@ impl Engine<'_> {
         let &Event { address, size, stack, stream, .. } = event;
         let found = match size {
             0 => self.pairing.certain(address),
-            reach => names::around(address, reach, |start| self.pairing.certain(start)),
+            reach => self.accounts.named.around(address, reach, |start| self.pairing.certain(start)),
         };
         if let Some(block) = found {
             self.accounts.named.name(block, stack, time, stream);

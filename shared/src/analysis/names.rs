@@ -67,9 +67,33 @@ pub struct NamedBlocks {
     names: Map<(u64, u64), Given>,
     /// Of streams that are inside of a `realloc`: the name that its result gets.
     moving: Map<u32, u32>,
+    /// Looks of [`NamedBlocks::around`] so far, less those that its calls have earned.
+    looks: u64,
 }
 
+/// Looks for blocks around addresses that a recording may cost beyond [`EARNED`] for each: enough for the tables of a map that grows to
+/// 1 GiB. A damaged recording must not cost more.
+const LOOKS: u64 = 1 << 27;
+/// Looks that each call may cost anyway.
+const EARNED: u64 = 64;
+
 impl NamedBlocks {
+    /// The live block that an address lies in, where it begins at most `reach` bytes before: `at` answers for one address.
+    pub fn around<'b>(
+        &mut self,
+        address: u64,
+        reach: u64,
+        at: impl Fn(u64) -> Option<&'b Block>,
+    ) -> Option<&'b Block> {
+        let first = address - address % NAMED_UNIT;
+        let steps = reach.div_ceil(NAMED_UNIT).min(LOOKS - self.looks + EARNED);
+        let mut looks = 0;
+        let starts = (0..=steps).map_while(|step| first.checked_sub(step * NAMED_UNIT));
+        let found = starts.take_while(|&start| start != 0).inspect(|_| looks += 1).find_map(at);
+        self.looks = (self.looks + looks).saturating_sub(EARNED).min(LOOKS);
+        found.filter(|found| address - found.address < found.size)
+    }
+
     /// Names a block at a time, as a stream tells. Id 0: the block's variable is gone.
     pub fn name(&mut self, block: &Block, id: u32, time: u64, stream: u32) {
         let key = (block.address, block.start);
@@ -118,17 +142,6 @@ impl NamedBlocks {
             _ => 0,
         }
     }
-}
-
-/// The live block that an address lies in, where it begins at most `reach` bytes before: `at` answers for one address.
-pub fn around<'b>(address: u64, reach: u64, at: impl Fn(u64) -> Option<&'b Block>) -> Option<&'b Block> {
-    /// No table of a map is larger; a damaged recording must not cost more.
-    const FARTHEST: u64 = 1 << 32;
-    let first = address - address % NAMED_UNIT;
-    let steps = reach.min(FARTHEST).div_ceil(NAMED_UNIT);
-    let starts = (0..=steps).map_while(|step| first.checked_sub(step * NAMED_UNIT));
-    let found = starts.take_while(|&start| start != 0).find_map(at)?;
-    (address - found.address < found.size).then_some(found)
 }
 
 #[cfg(test)]
@@ -197,10 +210,29 @@ mod tests {
     fn a_block_is_found_around_an_address() {
         let blocks = [block(64, 1, 0), block(128, 1, 0)];
         let at = |address| blocks.iter().find(|block| block.address == address);
-        assert_eq!(around(150, 64, at), Some(&blocks[1]));
-        assert_eq!(around(159, 32, at), Some(&blocks[1]));
-        assert_eq!(around(160, 64, at), None, "behind its end");
-        assert_eq!(around(95, 16, at), None, "too far");
-        assert_eq!(around(7, u64::MAX, at), None);
+        let mut named = NamedBlocks::default();
+        let mut around = |address, reach| named.around(address, reach, at);
+        assert_eq!(around(150, 64), Some(&blocks[1]));
+        assert_eq!(around(159, 32), Some(&blocks[1]));
+        assert_eq!(around(160, 64), None, "behind its end");
+        assert_eq!(around(111, 16), None, "too far");
+        assert_eq!(around(7, u64::MAX), None);
+    }
+
+    #[test]
+    fn a_recording_cannot_cost_any_number_of_looks() {
+        let mut named = NamedBlocks { looks: LOOKS - 100, ..NamedBlocks::default() };
+        let looks = std::cell::Cell::new(0);
+        let mut around = || {
+            looks.set(0);
+            let found = named.around(1 << 50, u64::MAX, |_| {
+                looks.set(looks.get() + 1);
+                None
+            });
+            (found, looks.get())
+        };
+        assert_eq!(around(), (None, 100 + EARNED + 1));
+        assert_eq!(around(), (None, EARNED + 1));
+        assert_eq!(around(), (None, EARNED + 1));
     }
 }
