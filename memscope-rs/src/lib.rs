@@ -1,11 +1,9 @@
 //! Names the variables that matter and records how long each of them lives.
 //!
-//! ```
+//! ```no_run
 //! use memscope_rs::track_var;
 //!
 //! fn main() {
-//!     # let folder = tempfile::tempdir().unwrap();
-//!     # std::env::set_current_dir(&folder).unwrap();
 //!     memscope_rs::init();
 //!     memscope_rs::enable_auto_export(Some("my_memory_analysis.json"));
 //!     let my_vec = vec![1, 2, 3];

@@ -282,7 +282,7 @@ fn eight_threads_track_at_once() {
 fn stacks_are_as_deep_as_wanted() {
     let frames = |wanted: &str| {
         let folder = tempfile::tempdir().unwrap();
-        let path = harness::export_path(&folder);
+        let path = export_path(&folder);
         let ran = run(harness::command("ends").arg("return").arg(&path).env("MEMSCOPE_STACKS", wanted));
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         let export = Export::load(&path);
