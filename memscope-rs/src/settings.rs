@@ -42,13 +42,20 @@ pub fn format() -> Option<Format> {
     }
 }
 
-/// `MEMSCOPE_STACKS`, or what the standard library's backtraces go by.
-pub fn stacks() -> bool {
+/// `MEMSCOPE_STACKS`: 0 for none, 1 for all frames, else their number.
+pub fn stacks() -> Option<u8> {
+    let value = value("MEMSCOPE_STACKS")?;
+    let frames = value.to_str().and_then(|text| text.parse().ok());
+    if frames.is_none() {
+        bad("MEMSCOPE_STACKS", &value, "0, 1 or a number of frames up to 128", "the default");
+    }
+    frames
+}
+
+/// What the standard library's backtraces go by.
+pub fn backtraces() -> bool {
     let wanted = |name| value(name).map(|value| value != "0");
-    switch("MEMSCOPE_STACKS")
-        .or_else(|| wanted("RUST_LIB_BACKTRACE"))
-        .or_else(|| wanted("RUST_BACKTRACE"))
-        .unwrap_or(false)
+    wanted("RUST_LIB_BACKTRACE").or_else(|| wanted("RUST_BACKTRACE")).unwrap_or(false)
 }
 
 fn value(name: &str) -> Option<OsString> {

@@ -1,5 +1,6 @@
 //! Tracked variables.
 
+use crate::interposer::{Memory, Named};
 use crate::names::{self, Place, Site};
 use crate::store::{Beginning, Slot};
 use crate::trackable::Trackable;
@@ -33,6 +34,7 @@ use std::panic::Location;
 #[must_use = "the variable's life ends when this is dropped"]
 pub struct TrackedVariable<T: Trackable> {
     slot: &'static Slot,
+    named: Named,
     value: T,
 }
 
@@ -76,10 +78,8 @@ impl<T: Trackable> TrackedVariable<T> {
             Some(address) if from.shared => store.begin_shared(address, &from),
             _ => store.begin(&from),
         };
-        let variable = Self { slot, value };
-        if interposer::is_there() {
-            variable.name_block();
-        }
+        let variable = Self { slot, named: Named::default(), value };
+        variable.tell();
         variable
     }
 
@@ -87,19 +87,25 @@ impl<T: Trackable> TrackedVariable<T> {
     #[inline]
     fn look(&self) {
         let (block, size) = (self.value.get_heap_ptr(), self.value.get_size_estimate());
-        if tracker::global_store().seen(self.slot, block, size) && interposer::is_there() {
-            self.name_block();
+        tracker::global_store().seen(self.slot, block, size);
+        self.tell();
+    }
+
+    /// Tells the interposer, where there is one, which block the value has.
+    #[inline]
+    fn tell(&self) {
+        if interposer::is_there() {
+            self.named.update(self.memory(), self.slot.name(), self.slot.scope());
         }
     }
 
-    #[cold]
-    fn name_block(&self) {
-        let (Some(block), Some(name)) = (self.value.get_block_ptr(), names::get(self.slot.name())) else {
-            return;
-        };
-        let scope = scope::name(self.slot.scope()).or(name.module).unwrap_or_default();
-        let text = |text: &'static Option<Cow<'static, str>>| text.as_deref().unwrap_or_default();
-        interposer::name(block, text(&name.name), text(&name.type_name), scope);
+    /// The block that backs the value, or where something lies in it.
+    fn memory(&self) -> Memory {
+        match (self.value.get_block_ptr(), self.value.get_heap_ptr()) {
+            (Some(address), _) => Memory { address, reach: 0 },
+            (None, Some(address)) => Memory { address, reach: self.value.get_size_estimate() },
+            (None, None) => Memory { address: 0, reach: 0 },
+        }
     }
 
     /// Milliseconds since the variable was tracked. Always `Some`: the option is the interface's, for variables that
@@ -172,6 +178,9 @@ impl<T: Trackable> TrackedVariable<T> {
     pub fn into_inner(self) -> T {
         let this = ManuallyDrop::new(self);
         this.end();
+        if interposer::is_there() {
+            this.named.leave();
+        }
         // SAFETY: `this` is neither used nor dropped after this read, so the value has one owner.
         #[allow(unsafe_code)]
         unsafe {

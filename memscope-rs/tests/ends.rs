@@ -277,3 +277,25 @@ fn eight_threads_track_at_once() {
     assert!(ran.stdout.starts_with("800000 variables in 8 threads"), "{}", ran.stdout);
     assert!(ran.stdout.contains("800000 ended, 0 live, 0 lost"), "{}", ran.stdout);
 }
+
+#[test]
+fn stacks_are_as_deep_as_wanted() {
+    let frames = |wanted: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = export_path(&folder);
+        let ran = run(harness::command("ends").arg("return").arg(&path).env("MEMSCOPE_STACKS", wanted));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        let export = Export::load(&path);
+        let frames = export.frames("vec![0_u8; 1000]").into_iter().cloned().collect::<Vec<_>>();
+        assert!(
+            frames[0].file.as_deref().is_some_and(|file| file.ends_with("programs/ends.rs")),
+            "{frames:?}"
+        );
+        (frames.len(), ran.stderr)
+    };
+    let (none, two, all) = (frames("0").0, frames("2").0, frames("1").0);
+    assert!(none == 1 && two >= 2 && all > two, "{none} {two} {all}");
+    let (default, stderr) = frames("many");
+    assert_eq!(default, 1);
+    assert!(stderr.contains("MEMSCOPE_STACKS: \"many\" is not"), "{stderr}");
+}

@@ -1,7 +1,8 @@
 //! `libmemscope.so`: the hooks, and nothing more.
 //!
 //! `list` names every hooked function once; `c`, `cxx` and `programs` say what a hook does; `real` finds the functions
-//! behind the hooks; `arena` serves the dynamic loader while it does so. All recording is the recorder's
+//! behind the hooks; `names` takes what the Rust library tells; `arena` serves the dynamic loader while it does so. All
+//! recording is the recorder's
 //! ([`memscope_recorder::program::Op`]).
 
 mod arena;
@@ -9,6 +10,7 @@ mod c;
 mod compat;
 mod cxx;
 mod list;
+mod names;
 mod programs;
 mod real;
 

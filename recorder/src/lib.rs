@@ -9,6 +9,7 @@ pub mod clock;
 pub mod heap;
 pub mod process;
 pub mod program;
+pub mod region;
 pub mod spool;
 pub mod start;
 pub mod symbols;

@@ -66,6 +66,8 @@ pub struct Process {
     pub threads: AtomicU32,
     /// Streams numbered so far.
     pub streams: AtomicU32,
+    /// Names of blocks numbered so far.
+    pub names: AtomicU32,
     /// Head of the list of thread states; they are never taken out.
     pub states: AtomicPtr<ThreadState>,
     /// States whose thread may be gone.

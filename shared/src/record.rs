@@ -31,6 +31,8 @@
 //! | `THREAD_END`      | 4 | thread number << 32 \| tid | stamp | name, 16 bytes, zero-padded | |
 //! | `MODULE`          | n | generation | length in words (16 bits) | see [`Module`] | |
 //! | `MODULES_GONE`    | 3 | new generation | stamp | start of the one module that went | |
+//! | `NAME`            | n | name id | lengths | see [`Name`] | |
+//! | `NAMED`           | 3 | address | stamp | reach << 32 \| name id | |
 //!
 //! A *stamp* is the raw reading of the recording's clock (see `Clock` frames of the trace). The
 //! records of one stream are in the order in which its thread made them, and stamps never fall.
@@ -43,6 +45,11 @@
 //! `REALLOC_MOVED*`, `REALLOC_FREED` or `REALLOC_FAILED` follows in the same stream: in between
 //! another thread may already own the old address. Without a follower the process ended inside of
 //! the call, and the old block counts as live.
+//!
+//! **Names.** `NAMED` says what variable owns a block: the one that lives at the address, or, where the reach is not 0, the one
+//! that the address lies in and that begins at most the reach (in units of [`NAMED_UNIT`] bytes) before it. A `realloc` hands the
+//! name on. Name 0 says that the variable is gone: the block keeps its name, but hands it on no more. A name is recorded (`NAME`),
+//! possibly in another thread's stream, before its id is used anywhere; several ids may stand for the same texts.
 //!
 //! **Stacks.** A stack is named by the id of its leaf node; 0 is "no stack". Walking the parents from
 //! the leaf leads to the outermost frame and then to a `NODE_ROOT`. A `NODE_TRUNCATED` below the root
@@ -102,6 +109,10 @@ pub mod kind {
     pub const MODULE: u8 = class(13, 7);
     /// A module was unloaded.
     pub const MODULES_GONE: u8 = class(14, 3);
+    /// What a variable is called.
+    pub const NAME: u8 = class(15, 7);
+    /// A live block belongs to a variable.
+    pub const NAMED: u8 = class(16, 3);
 }
 
 /// Word 0 of a record.
@@ -255,6 +266,88 @@ impl<'a> Module<'a> {
 
 const _: () = assert!(6 + (MAX_PATH + MAX_BUILD_ID) / 8 <= MAX_WORDS);
 
+/// Unit of a `NAMED` record's reach, in bytes. Blocks that are named from inside begin at its multiples.
+pub const NAMED_UNIT: u64 = 16;
+
+/// A `NAME` record: what a variable is called.
+///
+/// ```text
+/// w0 NAME, id | w1 scope length << 48 | type length << 32 | name length << 16 | length in words
+/// w2.. name, then type, then scope, padded to whole words
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// Its id, not 0.
+    pub id: u32,
+    /// Name of the variable. Any bytes, as the other two; none where it is not known.
+    pub name: &'a [u8],
+    /// Its type.
+    pub type_name: &'a [u8],
+    /// Its scope.
+    pub scope: &'a [u8],
+}
+
+/// Longest text that a `NAME` record holds, in bytes.
+pub const MAX_NAME: usize = 1000;
+
+/// As much of a text as a `NAME` record holds, without a character that is cut in two.
+fn clipped(text: &[u8]) -> &[u8] {
+    let mut end = text.len().min(MAX_NAME);
+    while end > 0 && text.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+impl Name<'_> {
+    fn texts(&self) -> [&[u8]; 3] {
+        [clipped(self.name), clipped(self.type_name), clipped(self.scope)]
+    }
+
+    /// Number of words of the record.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        2 + self.texts().iter().map(|text| text.len()).sum::<usize>().div_ceil(8)
+    }
+
+    /// Writes the record through `put(index, word)`, for each index below [`Name::words`].
+    pub fn encode(&self, mut put: impl FnMut(usize, u64)) {
+        let [name, type_name, scope] = self.texts();
+        put(0, head(kind::NAME, u64::from(self.id)));
+        let lengths = (scope.len() as u64) << 48 | (type_name.len() as u64) << 32 | (name.len() as u64) << 16;
+        let words = self.words();
+        put(1, lengths | words as u64);
+        let mut bytes = name.iter().chain(type_name).chain(scope);
+        for index in 2..words {
+            let word = core::array::from_fn(|_| bytes.next().copied().unwrap_or(0));
+            put(index, u64::from_le_bytes(word));
+        }
+    }
+}
+
+impl<'a> Name<'a> {
+    /// Reads a `NAME` record; its texts are copied to `bytes`. `None` where it makes no sense.
+    #[must_use]
+    pub fn decode(record: &[u64], bytes: &'a mut Vec<u8>) -> Option<Self> {
+        let (head, tail) = record.split_at_checked(2)?;
+        if kind_of(head[0]) != kind::NAME || length(record) != Some(record.len()) {
+            return None;
+        }
+        let id = u32::try_from(operand(head[0])).ok().filter(|&id| id != 0)?;
+        let [name, type_name, scope] = [16, 32, 48].map(|shift| (head[1] >> shift & 0xffff) as usize);
+        if name.max(type_name).max(scope) > MAX_NAME || name + type_name + scope > tail.len() * 8 {
+            return None;
+        }
+        bytes.clear();
+        bytes.extend(tail.iter().flat_map(|word| word.to_le_bytes()));
+        let (name, rest) = bytes.split_at(name);
+        let (type_name, rest) = rest.split_at(type_name);
+        Some(Self { id, name, type_name, scope: &rest[..scope] })
+    }
+}
+
+const _: () = assert!(2 + (3 * MAX_NAME).div_ceil(8) <= MAX_WORDS);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +385,37 @@ mod tests {
             damaged[5] = lengths;
             assert_eq!(Module::decode(&damaged, &mut bytes), None);
         }
+    }
+
+    #[test]
+    fn names_come_back() {
+        let long = "ä".repeat(600);
+        for (name, type_name, scope) in [("", "", ""), ("my_vec", "Vec<i32>", "app::main"), ("x", "", "y")] {
+            let [name, type_name, scope] = [name, type_name, scope].map(str::as_bytes);
+            let record = Name { id: 77, name, type_name, scope };
+            let mut words = vec![u64::MAX; record.words()];
+            record.encode(|i, word| words[i] = word);
+            assert_eq!(length(&words), Some(words.len()));
+            assert_eq!(Name::decode(&words, &mut Vec::new()), Some(record));
+        }
+        let (name, type_name, scope) = (long.as_bytes(), &b"x"[..], &[0x80; 2000][..]);
+        let record = Name { id: 5, name, type_name, scope };
+        let mut words = vec![0; record.words()];
+        record.encode(|i, word| words[i] = word);
+        let mut bytes = Vec::new();
+        let found = Name::decode(&words, &mut bytes).unwrap();
+        assert_eq!(
+            (found.name, found.type_name, found.scope),
+            ("ä".repeat(500).as_bytes(), type_name, &b""[..])
+        );
+        for cut in 0..words.len() {
+            assert_eq!(Name::decode(&words[..cut], &mut Vec::new()), None);
+        }
+        let mut nameless = words.clone();
+        nameless[0] = head(kind::NAME, 0);
+        assert_eq!(Name::decode(&nameless, &mut Vec::new()), None);
+        words[1] |= 0xffff << 48;
+        assert_eq!(Name::decode(&words, &mut Vec::new()), None);
     }
 
     #[test]

@@ -141,18 +141,22 @@ fn module(module: &memscope_shared::analysis::modules::Module) -> Module {
 
 /// The single allocations as the snapshot lists them.
 pub fn infos(allocations: &Allocations) -> impl Iterator<Item = io::Result<AllocationInfo>> {
-    allocations.iter().map(|allocation| allocation.map(|allocation| info(&allocation)))
+    allocations.iter().map(|allocation| allocation.map(|allocation| info(allocations, &allocation)))
 }
 
-fn info(allocation: &Allocation) -> AllocationInfo {
+fn info(allocations: &Allocations, allocation: &Allocation) -> AllocationInfo {
     let lifetime_ns = allocation.end.saturating_sub(allocation.start);
     let lives = allocation.freed_by == FreedBy::Live;
+    let name = allocations.name(allocation.name).cloned().unwrap_or_default();
     AllocationInfo {
         ptr: allocation.address as usize,
         size: allocation.size as usize,
         timestamp_alloc: allocation.start,
         // Never before the start, whatever two processors' clocks said.
         timestamp_dealloc: (!lives).then(|| allocation.start + lifetime_ns),
+        var_name: name.variable,
+        type_name: name.type_name,
+        scope_name: name.scope,
         is_leaked: allocation.freed_by == FreedBy::Exit,
         lifetime_ms: Some(lifetime_ns / 1_000_000),
         lifetime_ns,

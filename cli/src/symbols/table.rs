@@ -86,7 +86,8 @@ impl FrameTable {
 
     fn add(&mut self, key: Key, module: Option<&str>, places: &[Named]) {
         let before = self.frames.len();
-        let frames = places.iter().enumerate().map(|(at, place)| {
+        let places_kept = places.iter().enumerate().filter(|(_, place)| !is_allocators(place));
+        let frames = places_kept.map(|(at, place)| {
             let frame = frame(place, key.1, module, at + 1 < places.len());
             // A call that is inlined into itself on one line gives the same frame twice.
             let same = self.frames[before..].iter().position(|known| *known == frame);
@@ -99,6 +100,13 @@ impl FrameTable {
         let frames = frames.collect();
         self.of.insert(key, frames);
     }
+}
+
+/// Whether a place lies in the Rust library's recording allocator, whose code is part of the program: it stands between
+/// an allocation's caller and the recorder, and no stack shows it.
+fn is_allocators(place: &Named) -> bool {
+    let name = place.function.as_deref().unwrap_or_default();
+    name.trim_start_matches('<').starts_with("memscope_rs::allocator::")
 }
 
 fn first_of_equals(modules: &[Mapped]) -> Vec<u32> {

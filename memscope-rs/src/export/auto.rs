@@ -31,6 +31,8 @@ static ASKED: Mutex<Option<Asked>> = Mutex::new(None);
 pub fn init() {
     clock::start();
     threads::number();
+    #[cfg(feature = "allocator")]
+    crate::allocator::note().into_iter().for_each(say::note);
     if settings::auto_export() && !interposer::is_there() {
         enable_auto_export(None);
     }

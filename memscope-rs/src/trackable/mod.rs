@@ -64,7 +64,8 @@ pub trait Trackable {
     fn get_size_estimate(&self) -> usize;
 
     /// Address at which the allocator gave out the memory of [`get_heap_ptr`](Trackable::get_heap_ptr); `None`
-    /// where it is not known, as inside of a map. A recording names the block that begins there.
+    /// where it is not known, as inside of a map. A recording names the block that begins there; without it, the
+    /// block that the heap pointer lies in, if that is no larger than the size estimate.
     fn get_block_ptr(&self) -> Option<usize> {
         self.get_heap_ptr()
     }

@@ -1,5 +1,8 @@
 //! Runs example programs and reads their exports, each checked against the schema and for consistency.
 
+mod example;
+
+pub use example::example;
 use memscope_tests::snapshot::{Frame, Process, Snapshot};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -7,19 +10,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
-
-/// A built example.
-pub fn example(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("the test's own path");
-    // target/PROFILE/deps/ends-HASH
-    let path = exe.ancestors().nth(2).expect("a test in target/PROFILE/deps").join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is not there: run `cargo build -p memscope-rs --examples` first",
-        path.display()
-    );
-    path
-}
 
 /// Where a program's export goes.
 pub fn export_path(folder: &TempDir) -> PathBuf {

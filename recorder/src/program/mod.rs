@@ -8,6 +8,7 @@
 
 pub mod birth;
 pub mod fork;
+pub mod naming;
 mod op;
 pub mod slow;
 pub mod stack;

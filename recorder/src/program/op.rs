@@ -5,7 +5,7 @@ use super::stack::{Entry, StackState};
 use super::thread::ThreadState;
 use super::{birth, tls};
 use crate::clock;
-use memscope_shared::record::{head, kind};
+use memscope_shared::record::{Name, head, kind};
 
 /// A call of the allocator that is to be recorded. While it lives, calls that the allocator makes itself
 /// are not recorded again. Dropped also when an exception passes through the hook.
@@ -104,6 +104,33 @@ impl Op {
     pub fn failed(&self) {
         // SAFETY: we hold the guard of our own state.
         unsafe { self.short(kind::FAILED, 0, clock::stamp()) }
+    }
+
+    /// True where something can be recorded now.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        // SAFETY: we hold the guard of our own state.
+        unsafe { slow::ready(self.state) }
+    }
+
+    /// Records a name; false where that can't be.
+    #[cold]
+    #[must_use]
+    pub fn define(&self, name: &Name<'_>) -> bool {
+        // SAFETY: we hold the guard of our own state; a name's record is shorter than an empty buffer.
+        unsafe { slow::put_long(self.state, name.words(), |put| name.encode(put)) }
+    }
+
+    /// The block at (or, with a reach, around) an address belongs to the variable with this name.
+    pub fn named(&self, address: usize, reach: u32, id: u32) {
+        let words =
+            [head(kind::NAMED, address as u64), clock::stamp(), u64::from(reach) << 32 | u64::from(id)];
+        // SAFETY: we hold the guard of our own state.
+        unsafe {
+            if slow::ready(self.state) {
+                ThreadState::put(self.state, words);
+            }
+        }
     }
 
     /// The dynamic loader called the hook to free a block: it may be unloading a library.

@@ -167,6 +167,38 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
     }
 }
 
+/// Writes a record of any length: `encode` puts its words down by their index. False where that can't be.
+///
+/// # Safety
+/// The calling thread owns the state and holds its guard; the record has that many words, fewer than an empty buffer.
+#[cold]
+pub unsafe fn put_long(
+    state: *mut ThreadState,
+    words: usize,
+    encode: impl FnOnce(&mut dyn FnMut(usize, u64)),
+) -> bool {
+    // SAFETY: as promised.
+    unsafe {
+        if !ready(state) {
+            return false;
+        }
+        if ThreadState::room(state) < words + 8 {
+            let Some(process) = process::get() else { return false };
+            if let Some(buffer) = (*state).filling() {
+                ThreadState::leave_buffer(state);
+                hand_over(process, buffer, &(*state).abandoned);
+            }
+            if !prepare(state) || ThreadState::room(state) < words + 8 {
+                return false;
+            }
+        }
+        let at = ThreadState::write_at(state);
+        encode(&mut |index, word| at.add(index).write(word));
+        ThreadState::commit(state, words);
+    }
+    true
+}
+
 /// Counts an event that cannot be recorded.
 ///
 /// # Safety
@@ -224,25 +256,7 @@ impl Sink for StreamSink {
     #[cold]
     fn module(&mut self, module: &Module<'_>) {
         // SAFETY: see `new`; a module's record is shorter than an empty buffer.
-        unsafe {
-            let words = module.words();
-            if !ready(self.state) {
-                return;
-            }
-            if ThreadState::room(self.state) < words + 8 {
-                let Some(process) = process::get() else { return };
-                if let Some(buffer) = (*self.state).filling() {
-                    ThreadState::leave_buffer(self.state);
-                    hand_over(process, buffer, &(*self.state).abandoned);
-                }
-                if !prepare(self.state) || ThreadState::room(self.state) < words + 8 {
-                    return;
-                }
-            }
-            let at = ThreadState::write_at(self.state);
-            module.encode(|index, word| at.add(index).write(word));
-            ThreadState::commit(self.state, words);
-        }
+        let _nothing_to_be_done = unsafe { put_long(self.state, module.words(), |put| module.encode(put)) };
     }
 
     #[cold]

@@ -1,5 +1,6 @@
 //! The export at the end of a process that was recorded by hand: the work of `memscope-cli`, as a child.
 
+use super::directory::executable;
 use super::settings::Format;
 use super::{Context, say};
 use crate::symbols;
@@ -58,7 +59,9 @@ fn find(context: &Context) -> Option<CString> {
 
 fn beside_library() -> Option<Vec<u8>> {
     let here = beside_library as fn() -> Option<Vec<u8>> as usize;
-    let name = symbols::containing(here)?.path().to_bytes();
+    let own = symbols::containing(here).map(|module| module.path().to_bytes().to_vec());
+    // Where the recorder is linked into the program, the loader has no path for it.
+    let name = own.filter(|path| !path.is_empty()).unwrap_or_else(executable);
     let folder = name.iter().rposition(|&byte| byte == b'/').map_or(b".".as_slice(), |at| &name[..at]);
     Some([folder, b"/memscope-cli"].concat())
 }

@@ -9,13 +9,13 @@ mod handoff;
 pub mod settings;
 mod threads;
 
-pub use threads::watch_thread_end;
+pub use threads::{provide_thread_keys, watch_thread_end};
 
 use crate::children::{self, Inheritance};
 use crate::clock::{self, Sample};
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
-use crate::program::{birth, fork};
+use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::sys::{Errno, file, memory, process as os};
 use crate::writer::channel::Channel;
@@ -167,6 +167,7 @@ fn make_context(
 
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
 pub fn forked_child(process: &'static Process) {
+    naming::forked();
     let Some(parent) = context() else { return process.set_phase(Phase::Off) };
     if !parent.follow {
         return process.set_phase(Phase::Off);

@@ -20,10 +20,24 @@ type SetSpecific = unsafe extern "C" fn(u32, *const c_void) -> i32;
 /// `pthread_setspecific`; 0 where there is none.
 static SET_SPECIFIC: AtomicUsize = AtomicUsize::new(0);
 
+/// `pthread_key_create`, where the program is linked with it.
+static CREATE: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells the addresses of `pthread_key_create` and `pthread_setspecific`: for a recorder that is linked into a program, possibly one
+/// without a dynamic loader that could be asked.
+pub fn provide_thread_keys(create: usize, set_specific: usize) {
+    SET_SPECIFIC.store(set_specific, Ordering::Release);
+    CREATE.store(create, Ordering::Release);
+}
+
 /// Makes the key. Before glibc 2.34 the functions lie in libpthread: a program without it has no threads.
 pub fn make_key() {
-    let Some((create, _)) = symbols::first(c"pthread_key_create") else { return };
-    let Some((set, _)) = symbols::first(c"pthread_setspecific") else { return };
+    let find = |name, provided: &AtomicUsize| {
+        let known = provided.load(Ordering::Acquire);
+        if known != 0 { Some(known) } else { symbols::first(name).map(|(address, _)| address) }
+    };
+    let Some(create) = find(c"pthread_key_create", &CREATE) else { return };
+    let Some(set) = find(c"pthread_setspecific", &SET_SPECIFIC) else { return };
     SET_SPECIFIC.store(set, Ordering::Release);
     let mut key = 0;
     // SAFETY: POSIX fixes the function's type; `key` is writable, and the destructor stays loaded.

@@ -2,6 +2,7 @@
 
 use super::blocks::{Allocation, Collector};
 use super::lifetimes::LifetimeHistogram;
+use super::names::NamedBlocks;
 use super::owners::Owners;
 use super::pairing::{Block, By, Ending, Ledger, Life, NO_STREAM};
 use super::sites::Sites;
@@ -27,6 +28,8 @@ pub struct Accounts {
     pub unseen_ends: u64,
     /// Threads of the streams.
     pub owners: Owners,
+    /// Names of the blocks.
+    pub named: NamedBlocks,
     /// Ends of blocks that nobody saw are those of blocks of the parent.
     inherits: bool,
 }
@@ -44,6 +47,7 @@ impl Accounts {
             collector,
             unseen_ends: 0,
             owners,
+            named: NamedBlocks::default(),
             inherits,
         }
     }
@@ -75,6 +79,7 @@ impl Accounts {
     fn lived(&mut self, block: &Block, end: u64, end_stream: u32, freed_by: FreedBy) {
         let end = end.max(block.start);
         let lifetime = end - block.start;
+        let name = self.named.take(block, end, end_stream);
         self.sites.lived(block.site, lifetime);
         self.lifetimes.add(lifetime, block.size);
         if self.collector.wants(freed_by) {
@@ -89,6 +94,7 @@ impl Accounts {
                 site,
                 thread,
                 end_thread,
+                name,
                 freed_by,
             });
         }

@@ -9,6 +9,7 @@ mod runs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::names::{Name, Names};
 use crate::model::{FreedBy, Included};
 use runs::{Merged, Runs};
 
@@ -48,6 +49,8 @@ pub struct Allocation {
     pub thread: u32,
     /// Number of the thread that freed it; 0 where none did.
     pub end_thread: u32,
+    /// Id of its name; 0 for none. See [`Allocations::name`].
+    pub name: u32,
     /// What ended it.
     pub freed_by: FreedBy,
 }
@@ -131,12 +134,12 @@ impl Collector {
         runs.write(&self.held)
     }
 
-    /// The sorted list.
+    /// The sorted list, with the names that the allocations have by their ids.
     ///
     /// # Errors
     ///
     /// Where a temporary file could not be written.
-    pub fn finish(mut self) -> io::Result<Allocations> {
+    pub fn finish(mut self, names: Names) -> io::Result<Allocations> {
         if self.runs.is_some() && !self.held.is_empty() {
             self.flush();
         }
@@ -149,7 +152,7 @@ impl Collector {
             Wanted::Live => Included::Live,
             Wanted::None => Included::None,
         };
-        Ok(Allocations { included, held: self.held, runs: self.runs })
+        Ok(Allocations { included, held: self.held, runs: self.runs, names })
     }
 }
 
@@ -159,9 +162,16 @@ pub struct Allocations {
     included: Included,
     held: Vec<Allocation>,
     runs: Option<Runs>,
+    names: Names,
 }
 
 impl Allocations {
+    /// The name of an allocation, by [`Allocation::name`].
+    #[must_use]
+    pub fn name(&self, id: u32) -> Option<&Name> {
+        self.names.get(id)
+    }
+
     /// Which allocations these are.
     #[must_use]
     pub const fn included(&self) -> Included {
@@ -233,6 +243,7 @@ mod tests {
                 end: random.next(),
                 site: random.next() as u32,
                 thread: random.next() as u32,
+                name: random.next() as u32,
                 end_thread: random.next() as u32,
                 freed_by: kinds[random.below(5) as usize],
             })
@@ -242,7 +253,7 @@ mod tests {
     fn collect(wanted: Wanted, run: usize, allocations: &[Allocation]) -> Allocations {
         let mut collector = Collector { run, ..Collector::new(wanted, &std::env::temp_dir()) };
         allocations.iter().for_each(|allocation| collector.push(allocation));
-        collector.finish().unwrap()
+        collector.finish(Names::default()).unwrap()
     }
 
     #[test]
@@ -278,6 +289,6 @@ mod tests {
     fn says_when_there_is_no_room() {
         let mut collector = Collector { run: 2, ..Collector::new(Wanted::All, Path::new("/nowhere/at all")) };
         random(&mut Rng::new(4), 10).iter().for_each(|allocation| collector.push(allocation));
-        assert_eq!(collector.finish().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(collector.finish(Names::default()).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -6,6 +6,7 @@
 use super::cursor::{Failure, note_failure};
 use super::event::is_special;
 use super::modules::{Modules, read_module};
+use super::names::Names;
 use super::owners::Owners;
 use super::source::{Block, EventSource};
 use super::stacks::{NodeCollector, Stacks, is_node};
@@ -23,6 +24,8 @@ pub struct Catalog {
     pub threads: Threads,
     /// Which of them each stream belonged to, by stamps.
     pub owners: Owners,
+    /// What blocks are called.
+    pub names: Names,
     /// Blocks that could not be read.
     pub failures: Vec<Failure>,
 }
@@ -58,6 +61,7 @@ struct Collector {
     gone: Vec<(u32, u64)>,
     threads: Threads,
     owners: Owners,
+    names: Names,
     failures: Vec<Failure>,
 }
 
@@ -73,6 +77,7 @@ impl Collector {
         for record in Records::new(words).filter(|record| is_special(record[0])) {
             match kind_of(record[0]) {
                 _ if is_node(record[0]) => self.nodes.add(record),
+                kind::NAME => self.names.read(record),
                 kind::MODULE => self.modules.extend(read_module(record)),
                 kind::MODULES_GONE => self.gone.push((operand(record[0]) as u32, record[2])),
                 kind::THREAD_START => {
@@ -91,6 +96,7 @@ impl Collector {
             modules: Modules::new(self.modules, self.gone),
             threads: self.threads,
             owners: self.owners,
+            names: self.names,
             failures: self.failures,
         }
     }

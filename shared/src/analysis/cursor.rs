@@ -7,7 +7,7 @@
 use super::event::{Event, EventKind};
 use super::source::{Block, EventSource, Stream};
 use super::tournament::OUT;
-use crate::record::{self, Records, kind, kind_of, operand};
+use crate::record::{self, NAMED_UNIT, Records, kind, kind_of, operand};
 
 /// A block that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +140,16 @@ impl Place {
                 }
                 events.extend(event(kind, &words[..length], stamp, self.stream));
                 self.stamp = stamp;
+            } else if kind == kind::NAMED {
+                let stamp = self.stamp_of(words[1]);
+                if stamp > limit {
+                    return Pause::Due(stamp);
+                }
+                if events.len() >= full {
+                    return Pause::Full;
+                }
+                events.push(named(&words[..length], stamp, self.stream));
+                self.stamp = stamp;
             }
             self.at += length;
         }
@@ -201,6 +211,13 @@ fn event(kind: u8, record: &[u64], stamp: u64, stream: u32) -> Option<Event> {
         kind::FAILED | kind::REALLOC_FAILED => Some(plain(EventKind::Failed)),
         _ => None,
     }
+}
+
+/// The event that a `NAMED` makes.
+fn named(record: &[u64], stamp: u64, stream: u32) -> Event {
+    let (number, reach) = (record[2] as u32, record[2] >> 32);
+    let (address, size, kind) = (operand(record[0]), reach * NAMED_UNIT, EventKind::Named);
+    Event { stamp, address, size, stack: number, stream, kind }
 }
 
 /// The first record in `words` that tells how a `realloc` went on; `Some(Lives)` if another one

@@ -175,6 +175,9 @@ impl<'a> Engine<'a> {
         self.now = time;
         self.accounts.timeline.advance(time, self.accounts.active);
         let &Event { address, size, stream, .. } = event;
+        if event.kind == EventKind::Named {
+            return self.name(event, time);
+        }
         if event.kind != EventKind::Failed {
             self.used.mark(&self.accounts.owners, stream, time);
         }
@@ -185,12 +188,32 @@ impl<'a> Engine<'a> {
             EventKind::Start => {
                 let site = self.sites.site(event.stack, &mut self.accounts);
                 let block = Block { address, start: time, size, site, stream };
+                self.accounts.named.starts(&block);
                 return self.pairing.start(block, &mut self.accounts);
             }
             EventKind::Free => By::Free,
-            EventKind::Realloc => By::Realloc,
+            EventKind::Realloc => {
+                self.accounts.named.moves(self.pairing.certain(address), stream);
+                By::Realloc
+            }
+            EventKind::Named => return,
         };
         self.pairing.end(address, Ending { time, stream, by }, &mut self.accounts);
+    }
+}
+
+impl Engine<'_> {
+    /// A block gets a name, if it is certain which block it is.
+    #[cold]
+    fn name(&mut self, event: &Event, time: u64) {
+        let &Event { address, size, stack, stream, .. } = event;
+        let found = match size {
+            0 => self.pairing.certain(address),
+            reach => self.accounts.named.around(address, reach, |start| self.pairing.certain(start)),
+        };
+        if let Some(block) = found {
+            self.accounts.named.name(block, stack, time, stream);
+        }
     }
 }
 

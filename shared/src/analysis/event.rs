@@ -13,6 +13,9 @@ pub enum EventKind {
     Realloc,
     /// A call failed; there is no block.
     Failed,
+    /// The live block gets the name whose number stands in place of a stack (0: its variable has gone). Where a size is
+    /// given, the block is the one around the address, and begins at most so many bytes before it.
+    Named,
 }
 
 /// One event.
@@ -22,9 +25,9 @@ pub struct Event {
     pub stamp: u64,
     /// Address of the block.
     pub address: u64,
-    /// Its size in bytes, of a `Start`.
+    /// Its size in bytes, of a `Start`; how far before the address the block may begin, of a `Named`.
     pub size: u64,
-    /// Its stack as recorded, of a `Start`.
+    /// Its stack as recorded, of a `Start`; the name's number, of a `Named`.
     pub stack: u32,
     /// Index of the stream that it came from.
     pub stream: u32,
@@ -66,7 +69,8 @@ pub fn stamp_of(record: &[u64]) -> Option<u64> {
         | kind::FAILED
         | kind::THREAD_START
         | kind::THREAD_END
-        | kind::MODULES_GONE => record.get(1).copied(),
+        | kind::MODULES_GONE
+        | kind::NAMED => record.get(1).copied(),
         _ => None,
     }
 }

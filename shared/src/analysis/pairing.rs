@@ -187,6 +187,13 @@ impl Pairing {
         &self.live
     }
 
+    /// The live block at `address`, if nothing is uncertain about which one that is.
+    #[inline]
+    #[must_use]
+    pub fn certain(&self, address: u64) -> Option<&Block> {
+        if self.is_contested(address) { None } else { self.live.get(address) }
+    }
+
     #[inline]
     fn is_contested(&self, address: u64) -> bool {
         !self.waiting.is_empty() && self.waiting.contains_key(&address)

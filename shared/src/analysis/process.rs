@@ -235,7 +235,7 @@ struct Closing<'a> {
 
 impl Closing<'_> {
     fn finish(self, catalog: Catalog, done: Done) -> Result<ProcessAnalysis, Error> {
-        let Catalog { stacks, mut modules, mut threads, .. } = catalog;
+        let Catalog { stacks, mut modules, mut threads, names, .. } = catalog;
         let Done { mut accounts, pairing, places, used, .. } = done;
         let end = self.end();
         let freed_by = if end == End::Running { FreedBy::Live } else { FreedBy::Exit };
@@ -270,7 +270,7 @@ impl Closing<'_> {
             timeline: self.timeline(accounts.timeline, &stats),
             lifetime_histogram: accounts.lifetimes.buckets(),
             modules: modules.list().to_vec(),
-            allocations: accounts.collector.finish().map_err(Error::TempFile)?,
+            allocations: accounts.collector.finish(names).map_err(Error::TempFile)?,
             notes: self.trace.notes().to_vec(),
             process: self.process,
             stacks,

@@ -103,6 +103,22 @@ impl Words {
         self.put(kind::MODULES_GONE, u64::from(generation), &[stamp, start])
     }
 
+    pub fn name(mut self, id: u32, name: &str) -> Self {
+        let name = crate::record::Name { id, name: name.as_bytes(), type_name: b"T", scope: b"S" };
+        let at = self.0.len();
+        self.0.resize(at + name.words(), 0);
+        name.encode(|n, word| self.0[at + n] = word);
+        self
+    }
+
+    pub fn named(self, address: u64, stamp: u64, id: u32) -> Self {
+        self.named_inside(address, stamp, id, 0)
+    }
+
+    pub fn named_inside(self, address: u64, stamp: u64, id: u32, reach: u64) -> Self {
+        self.put(kind::NAMED, address, &[stamp, reach << 32 | u64::from(id)])
+    }
+
     pub fn node(self, kind: u8, pc: u64, id: u32, parent: u32) -> Self {
         self.put(kind, pc, &[u64::from(id) << 32 | u64::from(parent)])
     }

@@ -119,7 +119,11 @@ mod tests {
         let peak = (777_777, active(99_999_999));
         let points = timeline.finish(active(50_000), Some(peak), &[(500_000, 7), (600_000, 8)]);
         let most = usize::try_from(POINTS).unwrap();
-        assert!((most * 9 / 10..=most).contains(&points.len()), "{}: only repeats are left out", points.len());
+        assert!(
+            (most * 9 / 10..=most).contains(&points.len()),
+            "{}: only repeats are left out",
+            points.len()
+        );
         assert!(points.is_sorted_by_key(|point| point.time));
         assert_eq!((points[0].time, points.last().unwrap().time), (1_000, 1_000_000));
         for point in &points {

@@ -180,7 +180,8 @@ pub fn stamp_of(record: &[u64]) -> Option<u64> {
         | kind::FAILED
         | kind::THREAD_START
         | kind::THREAD_END
-        | kind::MODULES_GONE => record.get(1).copied(),
+        | kind::MODULES_GONE
+        | kind::NAMED => record.get(1).copied(),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Random records for tests.
 
-use crate::record::{MAX_WORDS, Module, head, kind, thread_operand};
+use crate::record::{MAX_WORDS, Module, Name, head, kind, thread_operand};
 
 /// A small generator of numbers (splitmix64): the same seed gives the same run.
 #[derive(Clone, Debug)]
@@ -135,12 +135,20 @@ impl Program {
 
     fn rare(&mut self, out: &mut Vec<u64>) {
         let thread = thread_operand(3, 1234);
-        match self.rng.below(6) {
+        match self.rng.below(8) {
             0 => out.extend([head(kind::THREAD_START, thread), self.stamp, 0x6e69_616d, 0]),
             1 => out.extend([head(kind::THREAD_END, thread), self.stamp, 0x6e69_616d, 0]),
             2 => out.extend([head(kind::MODULES_GONE, 4), self.stamp, self.top]),
             3 => out.extend([head(kind::NODE_ROOT, 4), 77 << 32]),
             4 => out.extend([head(kind::FAILED, 0), self.stamp]),
+            5 => out.extend([head(kind::NAMED, self.top), self.stamp, self.rng.below(1 << 20) << 32 | 3]),
+            6 => {
+                let (name, type_name) = (vec![b'n'; self.rng.below(40) as usize], b"Vec<u8>");
+                let name = Name { id: 3, name: &name, type_name, scope: b"app::main" };
+                let start = out.len();
+                out.resize(start + name.words(), 0);
+                name.encode(|i, word| out[start + i] = word);
+            }
             _ => {
                 let path = vec![b'x'; self.rng.below(90) as usize];
                 let build_id = vec![7; self.rng.below(21) as usize];

@@ -12,7 +12,7 @@ use super::Allocation;
 use crate::model::FreedBy;
 
 /// Bytes of an allocation in the file.
-const BYTES: usize = 45;
+const BYTES: usize = 49;
 /// Allocations that are read at once from a run.
 const CHUNK: usize = 256;
 
@@ -56,14 +56,14 @@ impl Runs {
 
 fn to_bytes(allocation: &Allocation) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
-    let Allocation { start, address, size, end, site, thread, end_thread, freed_by } = *allocation;
+    let Allocation { start, address, size, end, site, thread, end_thread, name, freed_by } = *allocation;
     for (at, number) in [start, address, size, end].into_iter().enumerate() {
         bytes[at * 8..at * 8 + 8].copy_from_slice(&number.to_le_bytes());
     }
-    for (at, number) in [site, thread, end_thread].into_iter().enumerate() {
+    for (at, number) in [site, thread, end_thread, name].into_iter().enumerate() {
         bytes[32 + at * 4..36 + at * 4].copy_from_slice(&number.to_le_bytes());
     }
-    bytes[44] = match freed_by {
+    bytes[48] = match freed_by {
         FreedBy::Free => 0,
         FreedBy::Realloc => 1,
         FreedBy::Exit => 2,
@@ -83,7 +83,8 @@ fn from_bytes(bytes: &[u8; BYTES]) -> Allocation {
         site: short(0),
         thread: short(1),
         end_thread: short(2),
-        freed_by: match bytes[44] {
+        name: short(3),
+        freed_by: match bytes[48] {
             1 => FreedBy::Realloc,
             2 => FreedBy::Exit,
             3 => FreedBy::Live,

@@ -379,3 +379,46 @@ fn progress_reaches_its_end() {
     let (done, total) = *seen.last().unwrap();
     assert_eq!(done, total);
 }
+
+#[test]
+fn blocks_have_the_names_that_they_were_given() {
+    let names = |analysis: &ProcessAnalysis| -> Vec<(u64, Option<String>)> {
+        let name = |id| analysis.allocations.name(id).and_then(|name| name.variable.clone());
+        list(analysis).iter().map(|allocation| (allocation.address, name(allocation.name))).collect()
+    };
+    let main = Words::new()
+        .name(1, "first")
+        .alloc(0x10, 10_000, 0, 8)
+        .named(0x10, 11_000, 1)
+        .named(0x10, 12_000, 2)
+        .begin(0x10, 20_000)
+        .moved(0x20, 21_000, 0, 16)
+        // The old address lives again, in another block.
+        .alloc(0x10, 30_000, 0, 8)
+        .begin(0x20, 40_000)
+        .moved(0x20, 41_000, 0, 32)
+        .free(0x20, 50_000)
+        .alloc(0x20, 60_000, 0, 8)
+        .alloc(0x100, 70_000, 0, 64)
+        .named_inside(0x130, 71_000, 1, 8)
+        .named(0x40, 75_000, 2);
+    let other = Words::new()
+        .name(2, "renamed")
+        .name(3, "by another thread")
+        .named(0x10, 90_000, 3)
+        .alloc(0x40, 95_000, 0, 8)
+        .named(0x40, 96_000, 4);
+    let analysis = analyze_all(&TraceBuilder::new(200_000).stream(1, main).stream(2, other));
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        (0x10, text("renamed")),
+        (0x20, text("renamed")),
+        (0x10, text("by another thread")),
+        (0x20, text("renamed")),
+        (0x20, None),
+        (0x100, text("first")),
+        (0x40, None),
+    ];
+    assert_eq!(names(&analysis), expected);
+    assert_eq!(analysis.stats.reallocations, 2);
+}

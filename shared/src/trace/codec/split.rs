@@ -194,7 +194,10 @@ impl Splitter {
             (kind::NODE_EXACT, &[_, w1]) => self.node(op::NODE + 1, address, w1),
             (kind::NODE_GUESSED, &[_, w1]) => self.node(op::NODE + 2, address, w1),
             (kind::NODE_TRUNCATED, &[_, w1]) => self.node(op::NODE + 3, address, w1),
-            (kind::THREAD_START | kind::THREAD_END | kind::MODULES_GONE, &[w0, stamp, ref tail @ ..]) => {
+            (
+                kind::THREAD_START | kind::THREAD_END | kind::MODULES_GONE | kind::NAMED,
+                &[w0, stamp, ref tail @ ..],
+            ) => {
                 self.op(op::OTHER_STAMPED);
                 self.other(&[w0]);
                 self.other(tail);
