@@ -9,7 +9,7 @@ use object::elf::{
     self, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, NT_GNU_BUILD_ID, PT_DYNAMIC, PT_INTERP,
 };
 use object::read::elf::{FileHeader, Note, ProgramHeader, SectionHeader};
-use object::read::{ReadCache, ReadRef};
+use object::read::{Object, ObjectSymbol, ReadCache, ReadRef};
 
 type Header = elf::FileHeader64<LittleEndian>;
 const ENDIAN: LittleEndian = LittleEndian;
@@ -66,6 +66,19 @@ pub fn build_id(path: &Path) -> Option<Vec<u8>> {
     match read(path) {
         Ok(Image::Native(native)) => native.build_id,
         _ => None,
+    }
+}
+
+/// Whether the file has, or asks for, a symbol that `wanted` names: in its dynamic symbols, which even a stripped
+/// file has, or in its full table. Nothing where the file cannot be read.
+pub fn find_symbols(path: &Path, mut wanted: impl FnMut(&str)) {
+    let Ok(file) = File::open(path) else { return };
+    let cache = ReadCache::new(file);
+    let Ok(file) = object::File::parse(&cache) else { return };
+    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+        if let Ok(name) = symbol.name() {
+            wanted(name);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `libmemscope.so`: the hooks, and nothing more.
 //!
 //! `list` names every hooked function once; `c` and `cxx` say what a hook does; `real` finds the functions
-//! behind the hooks; `arena` serves the dynamic loader while it does so. All recording is the recorder's
+//! behind the hooks; `sandbox` sees seccomp filters come; `arena` serves the dynamic loader while it does so. All recording is the recorder's
 //! ([`memscope_recorder::program::Op`]).
 
 mod arena;
@@ -10,6 +10,7 @@ mod compat;
 mod cxx;
 mod list;
 mod real;
+mod sandbox;
 
 use memscope_recorder::heap::OwnHeap;
 
@@ -21,6 +22,7 @@ static HEAP: OwnHeap = OwnHeap;
 #[ctor::ctor(unsafe)]
 fn constructor() {
     real::resolve();
+    sandbox::resolve();
     memscope_recorder::start::start();
 }
 

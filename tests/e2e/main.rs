@@ -24,7 +24,8 @@ mod by_hand; // LD_PRELOAD and the variables
 mod cli_run; // exit statuses, errors, options of `run`
 mod reports; // terminal, JSON and HTML agree; the schema
 
-// Hard ends
+// Hard ends and circumstances
+mod circumstances; // limits, filters, users, descriptors, disks, other tools
 mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment

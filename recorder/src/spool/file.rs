@@ -4,7 +4,6 @@
 //! No descriptor is kept: programs close what they don't know. The file grows in segments; the blocks of a
 //! segment are allocated before it is mapped, since touching a page that the disk has no room for is SIGBUS.
 
-use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, memory, process, syscall};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -106,7 +105,9 @@ impl SpoolFile {
     }
 
     fn map_header(&self, file: &file::File) -> Result<*mut u8, Errno> {
-        allocate(file, 0, layout::HEADER_BYTES as u64)?;
+        // With the first segment: where that finds no room, another place may have it.
+        file.allocate(0, (layout::HEADER_BYTES + FIRST * layout::BUFFER_BYTES) as u64)?;
+        file.set_mode(0o600)?;
         let header = memory::map_shared(file.fd(), 0, layout::HEADER_BYTES)?;
         let word = |offset: usize, value: u64| {
             // SAFETY: the offsets lie inside the header, which was just mapped.
@@ -152,7 +153,7 @@ impl SpoolFile {
         let offset = layout::HEADER_BYTES as u64 + buffers.get() * layout::BUFFER_BYTES as u64;
         let bytes = count * layout::BUFFER_BYTES;
         let file = file::File::open(self.path(), libc::O_RDWR, 0).ok()?;
-        allocate(&file, offset, bytes as u64).ok()?;
+        file.allocate(offset, bytes as u64).ok()?;
         let first = memory::map_shared(file.fd(), offset as usize, bytes).ok()?;
         buffers.add(count as u64);
         self.segments.store(segment + 1, Ordering::Relaxed);
@@ -165,16 +166,6 @@ impl SpoolFile {
             let _ = file::remove(self.path());
         }
     }
-}
-
-/// Allocates blocks. A file size limit raises SIGXFSZ beside the error: it must not reach the program.
-fn allocate(file: &file::File, offset: u64, len: u64) -> Result<(), Errno> {
-    let blocked = Blocked::all();
-    let result = file.allocate(offset, len);
-    if result == Err(Errno(libc::EFBIG)) {
-        blocked.discard_size_limit();
-    }
-    result
 }
 
 #[cfg(test)]

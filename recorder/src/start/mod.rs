@@ -5,12 +5,15 @@ pub mod directory;
 pub mod end;
 mod environment;
 mod export;
+mod sanitizer;
+pub mod sandbox;
 pub mod settings;
 mod threads;
 
 pub use threads::watch_thread_end;
 
 use crate::clock::{self, Sample};
+use crate::heap;
 use crate::process::{self, Phase, Process};
 use crate::program::birth;
 use crate::program::tls::Unrecorded;
@@ -64,6 +67,14 @@ pub fn start() {
         birth::ensure_begun(process);
         if process.phase() != Phase::Early {
             return;
+        }
+        if !heap::set_reserve_aside() {
+            file::complain(b"memscope: not recording: the program's limit leaves no memory for it\n");
+            return step_aside(process);
+        }
+        if let Some(name) = sanitizer::present() {
+            sanitizer::say_so(name);
+            return step_aside(process);
         }
         match prepare(process) {
             Ok(Some(context)) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
