@@ -69,15 +69,31 @@ pub fn build_id(path: &Path) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether the file has, or asks for, a symbol that `wanted` names: in its dynamic symbols, which even a stripped
-/// file has, or in its full table. Nothing where the file cannot be read.
-pub fn find_symbols(path: &Path, mut wanted: impl FnMut(&str)) {
+/// A symbol of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is in the file, rather than asked for.
+    pub defined: bool,
+    /// It is in the dynamic table: other modules can see it.
+    pub dynamic: bool,
+}
+
+/// Shows a file's symbols: first the dynamic ones, which even a stripped file has, then those of its full table. None
+/// where the file cannot be read.
+pub fn each_symbol(path: &Path, mut show: impl FnMut(Symbol<'_>)) {
     let Ok(file) = File::open(path) else { return };
     let cache = ReadCache::new(file);
     let Ok(file) = object::File::parse(&cache) else { return };
-    for symbol in file.dynamic_symbols().chain(file.symbols()) {
+    for symbol in file.dynamic_symbols() {
         if let Ok(name) = symbol.name() {
-            wanted(name);
+            show(Symbol { name, defined: symbol.is_definition(), dynamic: true });
+        }
+    }
+    for symbol in file.symbols() {
+        if let Ok(name) = symbol.name() {
+            show(Symbol { name, defined: symbol.is_definition(), dynamic: false });
         }
     }
 }

@@ -364,35 +364,42 @@ fn beside_another_interposer() {
         assert_work(&snapshot.processes[0], "two interposers", ROUNDS);
     }
     let recorded = Record::new([the_program()]).arg("nothing").env("LD_PRELOAD", &other).with_code(7);
-    assert_eq!(recorded.ran.out(), "worked\npassed on: 65000\n");
+    // memscope-cli itself has the other library, too.
+    assert!(recorded.ran.out().starts_with("worked\npassed on: 65000\n"), "{}", recorded.ran.out());
     assert_work(&recorded.process(), "the user's own entry", ROUNDS);
 }
 
 #[track_caller]
-fn assert_steps_aside(program: &Path) {
+fn assert_steps_aside(program: &Path, says_by_hand: bool) {
     let native = Cmd::new([program]).arg("nothing").run();
     // Under `run`: it can't be recorded, so it is not started.
     let folder = folder();
+    let rec = folder.path().join("rec");
     let ran = Record::new([program]).arg("nothing").command_in(folder.path()).run();
     assert_eq!((ran.code(), ran.out().as_str()), (125, ""), "{}", ran.tail());
     assert!(ran.err().contains("AddressSanitizer") && ran.err().lines().count() <= 2, "{}", ran.err());
-    assert!(!folder.path().join("rec").exists());
+    assert!(!rec.exists());
     // By hand, and in a child: it runs as it would without us.
     let ran = Record::new([program]).arg("nothing").by_hand().command_in(folder.path()).run();
     assert_same(&ran, &native, "by hand");
-    assert!(ran.err().contains("AddressSanitizer") && ran.err().lines().count() == 1, "{}", ran.err());
-    assert!(!folder.path().join("rec").exists());
+    if says_by_hand {
+        assert!(ran.err().contains("AddressSanitizer") && ran.err().lines().count() == 1, "{}", ran.err());
+        assert!(!rec.exists());
+    } else {
+        // It names nothing that the loader would know; what is missing the analysis finds out.
+        assert_eq!(ran.err(), "");
+        fs::remove_dir_all(&rec).expect("removed");
+    }
     let script = format!("{} nothing; exit $?", program.display());
     let ran = Record::new(["sh", "-c", &script]).command_in(folder.path()).run();
     assert_same(&ran, &native, "in a child");
-    let traces = traces_in(&folder.path().join("rec"));
-    assert_eq!(traces.len(), 1, "the shell's: {traces:?}");
+    assert_eq!(traces_in(&rec).len(), if says_by_hand { 1 } else { 2 });
 }
 
 #[test]
 fn with_a_sanitizer() {
     let flags = ["-fsanitize=address", "-Wno-maybe-uninitialized", "-Wno-error"];
-    assert_steps_aside(&program::c("circumstances", &flags));
+    assert_steps_aside(&program::c("circumstances", &flags), true);
     let flags = ["-fsanitize=address", "-static-libasan", "-Wno-maybe-uninitialized", "-Wno-error"];
-    assert_steps_aside(&program::c("circumstances", &flags));
+    assert_steps_aside(&program::c("circumstances", &flags), false);
 }

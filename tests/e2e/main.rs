@@ -6,7 +6,9 @@ use memscope_tests::said::{Said, Tally};
 use memscope_tests::{Cmd, Record};
 
 // What is recorded
+mod allocators; // jemalloc, mimalloc, tcmalloc: linked, preloaded, built in
 mod calls; // each hooked function, counts known by construction
+
 mod edges; // failures, zeroes, overflows, foreign blocks, errno
 mod lifetimes; // times against the program's own clock
 mod stacks; // names from the caller to main, inlined calls, signals, dlopen
@@ -29,6 +31,7 @@ mod circumstances; // limits, filters, users, descriptors, disks, other tools
 mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
+mod thread_ends; // every way in which threads and processes with threads end
 
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with
 /// what the program says that it did.

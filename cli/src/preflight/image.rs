@@ -84,8 +84,8 @@ fn loads_us(native: &Native, file: &Path, name: &str) -> Result<()> {
 /// A sanitizer's runtime brings its own `malloc`, and will not start or not work behind another library.
 fn has_no_sanitizer(file: &Path, name: &str) -> Result<()> {
     let mut found = None;
-    elf::find_symbols(file, |symbol| {
-        let runtime = SANITIZERS.iter().find(|(init, _)| *init == symbol);
+    elf::each_symbol(file, |symbol| {
+        let runtime = SANITIZERS.iter().find(|(init, _)| *init == symbol.name);
         found = found.or(runtime.map(|(_, name)| *name));
     });
     let Some(sanitizer) = found else { return Ok(()) };

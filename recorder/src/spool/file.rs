@@ -56,9 +56,11 @@ impl SpoolFile {
     /// # Safety
     /// One thread only, before anybody else uses `self`.
     pub unsafe fn create(&mut self, directory: &[u8]) -> Result<(), Errno> {
+        // Before any file of ours is open: the program may be allowed very few.
+        let start_ticks = process::start_ticks();
         let mut failed = Errno::ENOENT;
         for place in [b"/dev/shm".as_slice(), directory] {
-            match self.create_in(place) {
+            match self.create_in(place, start_ticks) {
                 Ok(header) => {
                     self.header.store(header, Ordering::Release);
                     return Ok(());
@@ -69,7 +71,7 @@ impl SpoolFile {
         Err(failed)
     }
 
-    fn create_in(&mut self, place: &[u8]) -> Result<*mut u8, Errno> {
+    fn create_in(&mut self, place: &[u8], start_ticks: u64) -> Result<*mut u8, Errno> {
         for _ in 0..16 {
             self.name(place)?;
             let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
@@ -77,7 +79,7 @@ impl SpoolFile {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
-                    return self.map_header(&file).inspect_err(|_| {
+                    return self.map_header(&file, start_ticks).inspect_err(|_| {
                         let _ = file::remove(self.path());
                     });
                 }
@@ -104,7 +106,7 @@ impl SpoolFile {
         Ok(())
     }
 
-    fn map_header(&self, file: &file::File) -> Result<*mut u8, Errno> {
+    fn map_header(&self, file: &file::File, start_ticks: u64) -> Result<*mut u8, Errno> {
         // With the first segment: where that finds no room, another place may have it.
         file.allocate(0, (layout::HEADER_BYTES + FIRST * layout::BUFFER_BYTES) as u64)?;
         file.set_mode(0o600)?;
@@ -116,7 +118,7 @@ impl SpoolFile {
         use layout::header as h;
         word(h::VERSION, layout::VERSION);
         word(h::PID, u64::from(process::pid()));
-        word(h::START_TICKS, process::start_ticks());
+        word(h::START_TICKS, start_ticks);
         word(h::ENDED_AT, u64::MAX);
         word(h::MAGIC, layout::MAGIC);
         Ok(header)
