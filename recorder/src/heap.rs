@@ -60,7 +60,11 @@ fn from_reserve(size: usize, align: usize) -> *mut u8 {
     let (start, align) = (RESERVE_START.load(Ordering::Acquire), align.max(memory::PAGE));
     let size = size.next_multiple_of(memory::PAGE) + align - memory::PAGE;
     let at = RESERVE_USED.fetch_add(size, Ordering::AcqRel);
-    if start == 0 || at + size > RESERVE { null_mut() } else { (start + at).next_multiple_of(align) as *mut u8 }
+    if start == 0 || at + size > RESERVE {
+        null_mut()
+    } else {
+        (start + at).next_multiple_of(align) as *mut u8
+    }
 }
 
 /// The allocator that `libmemscope.so` declares as its global one.

@@ -197,7 +197,8 @@ fn a_filter_and_more_than_is_ready() {
     // Each event is on record or counted.
     let events = made + process.sized(40).iter().filter(|a| a.freed_by == "free").count() as u64 + lost;
     assert_eq!(events, 2 * (5_000 + ROUNDS as u64 + 1_000_000));
-    let one = Record::new([the_program()]).arg("seccomp_flood_one").allocations("none").with_code(7).process();
+    let one =
+        Record::new([the_program()]).arg("seccomp_flood_one").allocations("none").with_code(7).process();
     assert_eq!(one.stats.total_allocations, 5_000 + ROUNDS as u64 + 2_000_000 + 3);
 }
 
@@ -283,8 +284,7 @@ fn little_shared_memory() {
         let folder = folder();
         let record = Record::new([the_program()]).arg("nothing");
         let words = record.command_in(folder.path());
-        let mut argv: Vec<_> =
-            ["unshare", "-m", "sh", "-ec"].map(Into::into).to_vec();
+        let mut argv: Vec<_> = ["unshare", "-m", "sh", "-ec"].map(Into::into).to_vec();
         argv.push(format!("{mount}; exec \"$@\"").into());
         argv.push("sh".into());
         argv.extend(words.argv().iter().cloned());

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use memscope_tests::recording::{self, analyze};
+use memscope_tests::snapshot::Stats;
 use memscope_tests::{Record, Snapshot, program};
+use serde::Deserialize;
 use tempfile::TempDir;
 
 /// Starts the program, kills it after a while, and gives what it told of.
@@ -46,8 +48,36 @@ fn told_before_the_kill(
         .collect()
 }
 
+/// What is looked at of a snapshot. (Checking all of each against the schema would take longer than all the rest.)
+#[derive(Deserialize)]
+struct Killed {
+    complete: bool,
+    incomplete_reason: Option<String>,
+    processes: Vec<Image>,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    end: String,
+    signal: Option<i32>,
+    stats: Stats,
+    allocations: Vec<Block>,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    ptr: u64,
+    size: u64,
+}
+
+/// The snapshot has every block that was told of; now and then it is checked whole.
 #[track_caller]
-fn assert_all_there(snapshot: &Snapshot, told: &[(u64, u64)], when: Duration) {
+fn assert_all_there(json: &Path, told: &[(u64, u64)], when: Duration) -> Killed {
+    if when.as_micros().is_multiple_of(10) {
+        let _ = Snapshot::load(json);
+    }
+    let text = std::fs::read(json).expect("a snapshot");
+    let snapshot: Killed = serde_json::from_slice(&text).expect("JSON");
     let process = &snapshot.processes[0];
     let mut recorded: HashMap<(u64, u64), usize> = HashMap::new();
     for a in &process.allocations {
@@ -69,6 +99,8 @@ fn assert_all_there(snapshot: &Snapshot, told: &[(u64, u64)], when: Duration) {
         snapshot.incomplete_reason
     );
     assert_eq!(process.stats.unknown_frees, 0, "{when:?}");
+    assert!(snapshot.complete, "{when:?}: {:?}", snapshot.incomplete_reason);
+    snapshot
 }
 
 /// How many moments are tried in all, half of them in each way: `MEMSCOPE_KILL_MOMENTS`, or 200.
@@ -76,14 +108,14 @@ fn number() -> u64 {
     std::env::var("MEMSCOPE_KILL_MOMENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(200)
 }
 
-/// Different every time: 0 to 80 ms, most of them short, where most happens for the first time.
+/// Different every time: 0 to 30 ms, most of them short, where most happens for the first time.
 fn moment(i: u64) -> Duration {
     let mut seed = u64::from(std::process::id()) << 32 | i;
     for _ in 0..4 {
         seed = (seed ^ seed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     }
     let part = (seed >> 40) as f64 / (1_u64 << 24) as f64;
-    Duration::from_secs_f64(0.08 * part * part)
+    Duration::from_secs_f64(0.03 * part * part)
 }
 
 /// Tries all moments, a few at a time; gives the most blocks that were told of.
@@ -108,8 +140,7 @@ fn at_all_moments(one: impl Fn(Duration) -> usize + Sync) -> usize {
 /// The only child of a process.
 fn child_of(pid: u32) -> String {
     loop {
-        let children =
-            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
         if let Some(child) = children.split_whitespace().next() {
             return child.to_owned();
         }
@@ -129,14 +160,12 @@ fn under_run() {
             assert!(told.is_empty(), "{wait:?}: no trace, but {} blocks were told of", told.len());
             return 0;
         }
-        let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
-        assert_all_there(&snapshot, &told, wait);
+        let snapshot = assert_all_there(&folder.path().join("rec/snapshot.json"), &told, wait);
         let process = &snapshot.processes[0];
         assert_eq!((process.end.as_str(), process.signal), ("signal", Some(9)), "{wait:?}");
-        assert!(snapshot.complete, "{wait:?}: {:?}", snapshot.incomplete_reason);
         told.len()
     });
-    assert!(most > 300, "at most {most} blocks were told of");
+    assert!(most > 100, "at most {most} blocks were told of");
 }
 
 /// `analyze` brings in what dead processes left, and removes it.
@@ -149,13 +178,11 @@ fn assert_analyzed(folder: &Path, told: &[(u64, u64)], wait: Duration) {
     }
     let json = folder.join("out.json");
     let _ = analyze(&rec, &json, &["--allocations", "all"]).success();
-    let snapshot = Snapshot::load(&json);
-    assert!(snapshot.complete, "{wait:?}: {:?}", snapshot.incomplete_reason);
-    assert_all_there(&snapshot, told, wait);
+    let snapshot = assert_all_there(&json, told, wait);
     // A second look finds the same: the first one completed the trace.
     let again = folder.join("again.json");
     let _ = analyze(&rec, &again, &["--allocations", "none"]).success();
-    assert_eq!(Snapshot::load(&again).totals(), snapshot.totals(), "{wait:?}");
+    assert_eq!(Snapshot::load(&again).processes[0].stats, snapshot.processes[0].stats, "{wait:?}");
 }
 
 #[test]
@@ -167,7 +194,7 @@ fn by_hand() {
         assert_analyzed(folder.path(), &told, wait);
         told.len()
     });
-    assert!(most > 300, "at most {most} blocks were told of");
+    assert!(most > 100, "at most {most} blocks were told of");
 }
 
 /// As the OOM killer may: the program and memscope-cli go at once.
@@ -176,8 +203,9 @@ fn the_whole_group() {
     let record = Record::new([program::c("reports_blocks", &[])]);
     for wait in (0..4).map(moment) {
         let folder = TempDir::new().expect("a folder");
-        let told =
-            told_before_the_kill(&record, &folder, wait + Duration::from_millis(100), |pid| format!("-{pid}"));
+        let told = told_before_the_kill(&record, &folder, wait + Duration::from_millis(100), |pid| {
+            format!("-{pid}")
+        });
         assert_analyzed(folder.path(), &told, wait);
     }
 }

@@ -31,6 +31,7 @@ mod circumstances; // limits, filters, users, descriptors, disks, other tools
 mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
+mod privacy; // rights, links, the environment
 mod thread_ends; // every way in which threads and processes with threads end
 
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with

@@ -50,7 +50,10 @@ impl Allocators {
         let mut found = Vec::new();
         for path in modules.filter(|path| path.starts_with(b"/")) {
             let key = (path.to_vec(), path == exe);
-            let name = self.known.entry(key).or_insert_with(|| find(Path::new(OsStr::from_bytes(path)), path == exe));
+            let name = self
+                .known
+                .entry(key)
+                .or_insert_with(|| find(Path::new(OsStr::from_bytes(path)), path == exe));
             if let Some(name) = name {
                 let module = String::from_utf8_lossy(path).into_owned();
                 let allocator = StaticAllocator { name: (*name).to_owned(), module };

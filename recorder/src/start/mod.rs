@@ -5,8 +5,8 @@ pub mod directory;
 pub mod end;
 mod environment;
 mod export;
-mod sanitizer;
 pub mod sandbox;
+mod sanitizer;
 pub mod settings;
 mod threads;
 

@@ -25,5 +25,7 @@ pub fn present() -> Option<&'static str> {
 /// Says why nothing is recorded.
 pub fn say_so(name: &str) {
     environment::name_nothing();
-    say(&format!("not recording: the program has {name} in it, which brings its own allocator: record a build without it"));
+    say(&format!(
+        "not recording: the program has {name} in it, which brings its own allocator: record a build without it"
+    ));
 }

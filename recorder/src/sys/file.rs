@@ -270,7 +270,8 @@ pub fn own_table(kept: Option<i32>) -> bool {
     const UNSHARE: usize = 2;
     let close = |from: i64, to: i64, flags: usize| {
         // SAFETY: what is closed is the new table's copy; the program's own table stays as it is.
-        from > to || unsafe { syscall(libc::SYS_close_range, [from as usize, to as usize, flags, 0, 0, 0]) }.is_ok()
+        from > to
+            || unsafe { syscall(libc::SYS_close_range, [from as usize, to as usize, flags, 0, 0, 0]) }.is_ok()
     };
     let kept = kept.map_or(-1, i64::from);
     let own = close(kept + 1, i64::from(u32::MAX), UNSHARE) && close(0, kept - 1, 0);

@@ -71,7 +71,7 @@ void *asynchronous(void *) {
 void *busy(void *) {
     pthread_cleanup_push(cleanup, nullptr);
     waiting++;
-    for (;;) { free(malloc(24)); pthread_testcancel(); }
+    for (int i = 1;; i++) { free(malloc(24)); pthread_testcancel(); if (i % 64 == 0) usleep(200); }
     pthread_cleanup_pop(0);
     return nullptr;
 }
@@ -92,7 +92,13 @@ void all(void *(*what)(void *), bool cancel) {
 void at_exit_late() { brief(20047); }
 void *churns(void *) {
     waiting++;
-    for (;;) { void *p = malloc(32); __asm__ volatile("" : : "r"(p) : "memory"); free(p); }
+    // Not so many that looking at them takes long.
+    for (int i = 1;; i++) {
+        void *p = malloc(32);
+        __asm__ volatile("" : : "r"(p) : "memory");
+        free(p);
+        if (i % 256 == 0) usleep(200);
+    }
     return nullptr;
 }
 struct Static { ~Static() { brief(20051); } } object;

@@ -25,7 +25,7 @@ int main(int, char **argv) {
     free(q);
     free(aligned_alloc(64, 10048));
     free(memalign(64, 10061));
-    delete[] new char[10063];
+    ::operator delete[](::operator new[](10063));
     ::operator delete(::operator new(10067));
     ::operator delete(::operator new(10069, std::align_val_t(64)), std::align_val_t(64));
     ::operator delete(::operator new(10079, std::nothrow), std::nothrow);
