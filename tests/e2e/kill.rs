@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memscope_tests::recording::{self, analyze};
 use memscope_tests::snapshot::Stats;
@@ -177,7 +177,17 @@ fn assert_analyzed(folder: &Path, told: &[(u64, u64)], wait: Duration) {
         return;
     }
     let json = folder.join("out.json");
-    let _ = analyze(&rec, &json, &["--allocations", "all"]).success();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let _ = analyze(&rec, &json, &["--allocations", "all"]).success();
+        // One that we did not wait for may still be on its way out.
+        let text = std::fs::read(&json).expect("a snapshot");
+        let snapshot: Killed = serde_json::from_slice(&text).expect("JSON");
+        if snapshot.processes[0].end != "running" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{wait:?}: it does not end");
+    }
     let snapshot = assert_all_there(&json, told, wait);
     // A second look finds the same: the first one completed the trace.
     let again = folder.join("again.json");
