@@ -9,7 +9,7 @@ use object::elf::{
     self, ELFCLASS64, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_DYN, ET_EXEC, NT_GNU_BUILD_ID, PT_DYNAMIC, PT_INTERP,
 };
 use object::read::elf::{FileHeader, Note, ProgramHeader, SectionHeader};
-use object::read::{ReadCache, ReadRef};
+use object::read::{Object, ObjectSymbol, ReadCache, ReadRef};
 
 type Header = elf::FileHeader64<LittleEndian>;
 const ENDIAN: LittleEndian = LittleEndian;
@@ -66,6 +66,35 @@ pub fn build_id(path: &Path) -> Option<Vec<u8>> {
     match read(path) {
         Ok(Image::Native(native)) => native.build_id,
         _ => None,
+    }
+}
+
+/// A symbol of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is in the file, rather than asked for.
+    pub defined: bool,
+    /// It is in the dynamic table: other modules can see it.
+    pub dynamic: bool,
+}
+
+/// Shows a file's symbols: first the dynamic ones, which even a stripped file has, then those of its full table. None
+/// where the file cannot be read.
+pub fn each_symbol(path: &Path, mut show: impl FnMut(Symbol<'_>)) {
+    let Ok(file) = File::open(path) else { return };
+    let cache = ReadCache::new(file);
+    let Ok(file) = object::File::parse(&cache) else { return };
+    for symbol in file.dynamic_symbols() {
+        if let Ok(name) = symbol.name() {
+            show(Symbol { name, defined: symbol.is_definition(), dynamic: true });
+        }
+    }
+    for symbol in file.symbols() {
+        if let Ok(name) = symbol.name() {
+            show(Symbol { name, defined: symbol.is_definition(), dynamic: false });
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! `libmemscope.so`: the hooks, and nothing more.
 //!
-//! `list` names every hooked function once; `c`, `cxx` and `programs` say what a hook does; `real` finds the functions
-//! behind the hooks; `names` takes what the Rust library tells; `arena` serves the dynamic loader while it does so. All
-//! recording is the recorder's
+//! `list` names every hooked function once; `c`, `cxx` and `programs` say what a hook does; `sandbox` sees seccomp filters
+//! come; `names` takes what the Rust library tells; `real` finds the functions behind the hooks; `arena` serves the dynamic
+//! loader while it does so. All recording is the recorder's
 //! ([`memscope_recorder::program::Op`]).
 
 mod arena;
@@ -13,6 +13,7 @@ mod list;
 mod names;
 mod programs;
 mod real;
+mod sandbox;
 
 use memscope_recorder::heap::OwnHeap;
 
@@ -24,6 +25,7 @@ static HEAP: OwnHeap = OwnHeap;
 #[ctor::ctor(unsafe)]
 fn constructor() {
     real::resolve();
+    sandbox::resolve();
     memscope_recorder::start::start();
 }
 

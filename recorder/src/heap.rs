@@ -8,7 +8,7 @@
 use crate::sys::{memory, process};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 const SMALLEST_SHIFT: u32 = 5;
 const CLASSES: usize = 12;
@@ -29,6 +29,43 @@ struct Link {
 }
 
 static STATE: AtomicPtr<State> = AtomicPtr::new(null_mut());
+
+/// Address space set aside for the time when the kernel gives no more: enough for one batch of the writer, after which
+/// it stops. Nothing of it is touched before.
+const RESERVE: usize = 16 << 20;
+static RESERVE_START: AtomicUsize = AtomicUsize::new(0);
+static RESERVE_USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the reserve aside; false where the kernel does not give that much. (A program that is so short of memory is not
+/// recorded: it needs what there is.)
+#[must_use]
+pub fn set_reserve_aside() -> bool {
+    if RESERVE_START.load(Ordering::Acquire) == 0
+        && let Ok(start) = memory::map_private(RESERVE)
+    {
+        RESERVE_START.store(start as usize, Ordering::Release);
+    }
+    RESERVE_START.load(Ordering::Acquire) != 0
+}
+
+/// True once the kernel has refused us memory: recording is to end.
+#[must_use]
+pub fn is_low() -> bool {
+    RESERVE_USED.load(Ordering::Acquire) != 0
+}
+
+/// A block of the reserve, which never comes back. Null where it is used up or was never set aside.
+#[cold]
+fn from_reserve(size: usize, align: usize) -> *mut u8 {
+    let (start, align) = (RESERVE_START.load(Ordering::Acquire), align.max(memory::PAGE));
+    let size = size.next_multiple_of(memory::PAGE) + align - memory::PAGE;
+    let at = RESERVE_USED.fetch_add(size, Ordering::AcqRel);
+    if start == 0 || at + size > RESERVE {
+        null_mut()
+    } else {
+        (start + at).next_multiple_of(align) as *mut u8
+    }
+}
 
 /// The allocator that `libmemscope.so` declares as its global one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,7 +119,10 @@ impl Locked {
             }
             let size = 1 << (SMALLEST_SHIFT as usize + class);
             if (*self.0).chunk_left < size {
-                let Ok(chunk) = memory::map_private(CHUNK) else { return null_mut() };
+                let chunk = memory::map_private(CHUNK).unwrap_or_else(|_| from_reserve(CHUNK, 1));
+                if chunk.is_null() {
+                    return null_mut();
+                }
                 (*self.0).chunk = chunk;
                 (*self.0).chunk_left = CHUNK;
             }
@@ -122,10 +162,14 @@ unsafe impl GlobalAlloc for OwnHeap {
         audit();
         match class_of(layout) {
             Some(class) => Locked::take().map_or(null_mut(), |mut heap| heap.pop(class)),
-            None if layout.align() <= memory::PAGE => {
-                memory::map_private(layout.size()).unwrap_or(null_mut())
+            None => {
+                let mapped = if layout.align() <= memory::PAGE {
+                    memory::map_private(layout.size())
+                } else {
+                    memory::map_private_aligned(layout.size(), layout.align())
+                };
+                mapped.unwrap_or_else(|_| from_reserve(layout.size(), layout.align()))
             }
-            None => memory::map_private_aligned(layout.size(), layout.align()).unwrap_or(null_mut()),
         }
     }
 

@@ -282,6 +282,23 @@ pub fn incomplete(complete: bool, reason: Option<&str>, since: Option<u64>, star
     })
 }
 
+/// What it means that a process has allocators which `malloc` does not lead to, as one sentence; `None` where it has none.
+pub fn static_allocators(process: &Process) -> Option<String> {
+    let found: Vec<String> = process
+        .static_allocators
+        .iter()
+        .map(|found| format!("{} in {}", found.name, format::file_name(&found.module)))
+        .collect();
+    if found.is_empty() {
+        return None;
+    }
+    let (verb, it) = if found.len() == 1 { ("is", "it") } else { ("are", "them") };
+    Some(format!(
+        "{} {verb} linked in statically: what the program allocates from {it} does not pass malloc and is not in this recording",
+        found.join(" and ")
+    ))
+}
+
 /// At most about `limit` points of a timeline, in order: of each run of points the first and the highest.
 pub fn thinned(points: &[TimelinePoint], limit: usize) -> Vec<TimelinePoint> {
     if points.len() <= limit.max(2) {

@@ -96,6 +96,7 @@ impl<W: Write> SnapshotWriter<W> {
         self.list("timeline", &process.timeline)?;
         self.list("lifetime_histogram", &process.lifetime_histogram)?;
         self.list("modules", &process.modules)?;
+        self.list("static_allocators", &process.static_allocators)?;
         self.out.write_all(b"\n}")?;
         self.comma = true;
         Ok(())

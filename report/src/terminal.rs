@@ -97,6 +97,9 @@ impl<W: Write> Page<'_, W> {
             None if snapshot.complete => self.line(0, "the recording is complete")?,
             None => self.line(0, "the recording of this process is complete")?,
         }
+        if let Some(note) = digest::static_allocators(process) {
+            self.wrapped(0, &format!("NOTE: {note}."))?;
+        }
         self.totals(process)?;
         let digest = Digest::new(process);
         RANKINGS.iter().try_for_each(|&ranking| self.ranking(&digest, ranking, sites))

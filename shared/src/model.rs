@@ -92,6 +92,19 @@ pub struct Process {
     pub lifetime_histogram: Vec<HistogramBucket>,
     /// Mapped files.
     pub modules: Vec<Module>,
+    /// Allocators that are linked into a module and that `malloc` does not lead to: what they hand out is not in the
+    /// recording.
+    #[serde(default)]
+    pub static_allocators: Vec<StaticAllocator>,
+}
+
+/// An allocator that is linked into a module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StaticAllocator {
+    /// What it is called.
+    pub name: String,
+    /// Path of the module.
+    pub module: String,
 }
 
 /// How a process image ended.

@@ -6,7 +6,9 @@ use memscope_tests::said::{Said, Tally};
 use memscope_tests::{Cmd, Record};
 
 // What is recorded
+mod allocators; // jemalloc, mimalloc, tcmalloc: linked, preloaded, built in
 mod calls; // each hooked function, counts known by construction
+
 mod edges; // failures, zeroes, overflows, foreign blocks, errno
 mod lifetimes; // times against the program's own clock
 mod stacks; // names from the caller to main, inlined calls, signals, dlopen
@@ -24,10 +26,13 @@ mod by_hand; // LD_PRELOAD and the variables
 mod cli_run; // exit statuses, errors, options of `run`
 mod reports; // terminal, JSON and HTML agree; the schema
 
-// Hard ends
+// Hard ends and circumstances
+mod circumstances; // limits, filters, users, descriptors, disks, other tools
 mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
+mod privacy; // rights, links, the environment
+mod thread_ends; // every way in which threads and processes with threads end
 
 // More than one process
 mod trees; // every way to start a program or to fork

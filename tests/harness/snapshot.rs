@@ -60,6 +60,15 @@ pub struct Process {
     pub timeline: Vec<Point>,
     pub lifetime_histogram: Vec<Bucket>,
     pub modules: Vec<Module>,
+    pub static_allocators: Vec<StaticAllocator>,
+}
+
+/// An allocator that `malloc` does not lead to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs, reason = "as in the snapshot")]
+pub struct StaticAllocator {
+    pub name: String,
+    pub module: String,
 }
 
 /// Totals of a process image.

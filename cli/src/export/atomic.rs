@@ -2,9 +2,10 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
@@ -26,9 +27,17 @@ pub fn write<T>(
     Ok(result)
 }
 
-/// Through a symbolic link it is the file behind it that is replaced.
+/// Through a symbolic link it is the file behind it that is replaced; but a link that somebody else has put into a
+/// directory that is not theirs alone leads nowhere: it would be replaced itself.
 fn follow_link(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    let trusted = match (fs::symlink_metadata(path), fs::metadata(directory_of(path))) {
+        (Ok(link), Ok(directory)) => {
+            [geteuid().as_raw(), directory.uid()].contains(&link.uid()) || !link.is_symlink()
+        }
+        _ => true,
+    };
+    let behind = if trusted { fs::canonicalize(path).ok() } else { None };
+    behind.unwrap_or_else(|| path.to_owned())
 }
 
 /// The directory of a file that may be given by its name alone.

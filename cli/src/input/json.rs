@@ -11,7 +11,7 @@ use std::path::Path;
 
 use memscope_shared::model::{
     AllocationInfo, End, HistogramBucket, Included, Module, Process, SCHEMA_VERSION, Snapshot, Stack,
-    StackFrame, Stats, Thread, TimelinePoint, Unrecorded,
+    StackFrame, StaticAllocator, Stats, Thread, TimelinePoint, Unrecorded,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -103,6 +103,8 @@ struct LightProcess {
     timeline: Vec<TimelinePoint>,
     lifetime_histogram: Vec<HistogramBucket>,
     modules: Vec<Module>,
+    #[serde(default)]
+    static_allocators: Vec<StaticAllocator>,
 }
 
 /// Writes the snapshot at `path` anew, with what is `wanted` of the allocations that it has.

@@ -1,5 +1,6 @@
 //! Where a report's numbers come from: a snapshot JSON, a recording directory, or one trace.
 
+mod allocators;
 pub mod json;
 pub mod traces;
 

@@ -8,6 +8,7 @@ use memscope_shared::analysis::{
 };
 use memscope_shared::model::{AllocationInfo, FreedBy, Module, Process, Stack, StackFrame};
 
+use super::allocators::Allocators;
 use super::unreadable;
 use crate::args::Listed;
 use crate::error::Result;
@@ -30,6 +31,7 @@ pub struct Image {
 /// Reads traces, one after the other.
 pub struct Reader<'a> {
     resolver: Resolver,
+    allocators: Allocators,
     wanted: Wanted,
     temp_dir: Option<PathBuf>,
     /// Hears which part of the current trace is done, from 0 to 1.
@@ -39,7 +41,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader of these allocations; what doesn't fit into memory goes to `temp_dir`.
     pub fn new(wanted: Wanted, temp_dir: Option<PathBuf>, progress: &'a mut dyn FnMut(f64)) -> Self {
-        Self { resolver: Resolver::new(), wanted, temp_dir, progress }
+        Self { resolver: Resolver::new(), allocators: Allocators::default(), wanted, temp_dir, progress }
     }
 
     /// Analyses one trace and resolves its symbols.
@@ -53,7 +55,11 @@ impl<'a> Reader<'a> {
         };
         let analysis = analyze(&recorded.path, options).map_err(|error| unreadable(&error))?;
         let (frames, stacks) = self.symbolize(&analysis);
-        Ok(image(analysis, frames, stacks))
+        let files = analysis.modules.iter().map(|module| module.path.as_slice());
+        let found = self.allocators.of(&analysis.process.exe, files);
+        let mut image = image(analysis, frames, stacks);
+        image.process.static_allocators = found;
+        Ok(image)
     }
 
     /// Modules whose names cannot be told: (path, why).
@@ -125,6 +131,7 @@ fn image(analysis: ProcessAnalysis, frames: Vec<StackFrame>, stacks: Vec<Stack>)
         timeline: analysis.timeline,
         lifetime_histogram: analysis.lifetime_histogram,
         modules: analysis.modules.iter().map(module).collect(),
+        static_allocators: Vec::new(),
     };
     Image { process, allocations: analysis.allocations, notes: analysis.notes }
 }

@@ -14,6 +14,14 @@ use rustix::thread::no_new_privs;
 use crate::elf::{self, Image, Native};
 use crate::error::{Error, Result};
 
+/// What a program built with a sanitizer calls first.
+const SANITIZERS: [(&str, &str); 4] = [
+    ("__asan_init", "AddressSanitizer"),
+    ("__tsan_init", "ThreadSanitizer"),
+    ("__msan_init", "MemorySanitizer"),
+    ("__hwasan_init", "HWAddressSanitizer"),
+];
+
 const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 const S_IXGRP: u32 = 0o0010;
@@ -22,7 +30,10 @@ const S_IXGRP: u32 = 0o0010;
 pub fn check(file: &Path, program: &Path, command: &OsStr) -> Result<()> {
     let name = name(file, program, command);
     match elf::read(file) {
-        Ok(Image::Native(native)) => loads_us(&native, file, &name)?,
+        Ok(Image::Native(native)) => {
+            loads_us(&native, file, &name)?;
+            has_no_sanitizer(file, &name)?;
+        }
         Ok(Image::OtherMachine(machine)) => {
             return Err(Error::failed(
                 name,
@@ -68,6 +79,18 @@ fn loads_us(native: &Native, file: &Path, name: &str) -> Result<()> {
                 .remedy("link it dynamically to record it"))
         }
     }
+}
+
+/// A sanitizer's runtime brings its own `malloc`, and will not start or not work behind another library.
+fn has_no_sanitizer(file: &Path, name: &str) -> Result<()> {
+    let mut found = None;
+    elf::each_symbol(file, |symbol| {
+        let runtime = SANITIZERS.iter().find(|(init, _)| *init == symbol.name);
+        found = found.or(runtime.map(|(_, name)| *name));
+    });
+    let Some(sanitizer) = found else { return Ok(()) };
+    Err(Error::failed(name, format!("it is built with {sanitizer}, which brings its own allocator"))
+        .remedy("record a build without it"))
 }
 
 /// Whether a path is that of glibc's loader. It has been called the same since x86-64 exists; before

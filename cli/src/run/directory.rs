@@ -2,12 +2,14 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+
+use rustix::process::geteuid;
 
 use crate::error::{Error, Result, describe};
 use crate::handoff;
@@ -48,11 +50,18 @@ impl Directory {
             return Err(Error::failed(path.display(), "it already holds a recording")
                 .remedy("name another directory with -o, or remove it"));
         }
-        let made = !absolute.exists();
+        let made = fs::symlink_metadata(&absolute).is_err();
         // Others have no business in what a program allocates.
         let result = DirBuilder::new().recursive(true).mode(0o700).create(&absolute);
-        let marked = result.and_then(|()| fs::write(absolute.join(LAUNCHER), process::id().to_string()));
-        marked.map_err(|error| unusable(path, &error))?;
+        // The umask may have taken away even our own rights.
+        let result =
+            result.and_then(|()| if made { fs::set_permissions(&absolute, private()) } else { Ok(()) });
+        result.map_err(|error| unusable(path, &error))?;
+        if !is_ours(&absolute) {
+            return Err(Error::failed(path.display(), "it belongs to somebody else, or is a symbolic link")
+                .remedy("name another directory with -o"));
+        }
+        mark(&absolute.join(LAUNCHER)).map_err(|error| unusable(path, &error))?;
         Ok(Self { shown: path.to_owned(), absolute, made })
     }
 
@@ -87,6 +96,23 @@ impl Directory {
             let _ = fs::remove_dir(&self.absolute);
         }
     }
+}
+
+fn private() -> Permissions {
+    Permissions::from_mode(0o700)
+}
+
+/// Whether nobody else (but root) may rearrange the directory, and no link can lead us to another one.
+fn is_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path)
+        .is_ok_and(|there| there.is_dir() && [0, geteuid().as_raw()].contains(&there.uid()))
+}
+
+/// Makes our mark anew, whatever stands in its place.
+fn mark(path: &Path) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(process::id().to_string().as_bytes())
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -145,7 +171,7 @@ fn unusable(path: &Path, error: &io::Error) -> Error {
 mod tests {
     use std::ffi::OsStr;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
     use super::{Directory, expand};
@@ -190,6 +216,20 @@ mod tests {
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
         assert!(Directory::prepare(Path::new("/proc/memscope")).is_err());
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::create_dir(root.path().join("there")).expect("made");
+        symlink(root.path().join("there"), root.path().join("link")).expect("linked");
+        assert!(Directory::prepare(&root.path().join("link")).is_err());
+        let (victim, mark) = (root.path().join("victim"), root.path().join("there/.run"));
+        fs::write(&victim, "as it was").expect("written");
+        symlink(&victim, &mark).expect("linked");
+        Directory::prepare(&root.path().join("there")).expect("usable");
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "as it was");
+        assert!(fs::symlink_metadata(&mark).expect("there").is_file());
     }
 
     #[test]

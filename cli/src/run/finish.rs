@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use memscope_shared::model::{Snapshot, Stats, Unrecorded};
-use memscope_shared::trace::{self, TraceError, complete};
+use memscope_shared::trace::{self, TraceError, adopt_drafts, complete};
 
 use super::Ended;
 use super::proc;
@@ -49,6 +49,7 @@ pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
 /// Completes the traces of all processes that have ended; gives those that have not.
 fn complete_traces(ended: &Ended) -> Vec<u32> {
     let mut running = Vec::new();
+    adopt_drafts(ended.directory.path());
     for trace in traces(ended.directory.path()) {
         // What else is wrong with it is said when it is read.
         if let Err(TraceError::Running(_, pid)) = complete(&trace, &ending_of(&trace, ended)) {

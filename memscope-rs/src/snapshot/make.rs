@@ -198,6 +198,7 @@ fn process(view: &View<'_>, sums: &Sums) -> Process {
         timeline: sums.timeline.clone(),
         lifetime_histogram: sums.lifetimes.buckets(),
         modules: Vec::new(),
+        static_allocators: Vec::new(),
     }
 }
 

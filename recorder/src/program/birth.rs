@@ -5,7 +5,7 @@ use super::stack::{self, Entry, Nested};
 use super::thread::ThreadState;
 use super::tls;
 use crate::process::{self, Phase, Process};
-use crate::sys::process as os;
+use crate::sys::{process as os, seal};
 use crate::{clock, start};
 use core::sync::atomic::Ordering;
 use memscope_shared::record::{head, kind, thread_operand};
@@ -24,6 +24,11 @@ const MAX_NESTING: usize = 16;
 pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut ThreadState, usize)> {
     if word == 0 {
         let process = process::get()?;
+        if seal::forbids() {
+            // What a new thread needs can't be made any more.
+            slow::count_lost(process);
+            return None;
+        }
         // Signal handlers that come in between are not recorded on a half-made state.
         tls::set(tls::OURS);
         let state = begin_process(process).then(|| thread_state(process)).flatten();
@@ -62,6 +67,9 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
 
 /// Makes sure that the process has begun to be recorded; false where it is not to be.
 fn begin_process(process: &'static Process) -> bool {
+    if process.phase() == Phase::Unborn && seal::forbids() {
+        process.set_phase(Phase::Off);
+    }
     if process.phase() == Phase::Unborn {
         let forked = process::born();
         process.leave_unborn(|| {
@@ -129,7 +137,11 @@ pub fn thread_ends(state: usize) {
         if slow::ready(state) {
             let (number, tid) =
                 ((*state).number.load(Ordering::Relaxed), (*state).tid.load(Ordering::Relaxed));
-            let (a, b) = name_words(os::thread_name());
+            let (a, b) = if seal::forbids() {
+                ((*state).name[0].load(Ordering::Relaxed), (*state).name[1].load(Ordering::Relaxed))
+            } else {
+                name_words(os::thread_name())
+            };
             ThreadState::put(
                 state,
                 [head(kind::THREAD_END, thread_operand(number, tid)), clock::stamp(), a, b],
@@ -265,7 +277,11 @@ unsafe fn nested_state(state: *mut ThreadState) -> Option<*mut ThreadState> {
                 slow::count_lost(process);
                 return None;
             }
-            nested = ThreadState::map()?;
+            let Some(fresh) = ThreadState::map() else {
+                slow::count_lost(process);
+                return None;
+            };
+            nested = fresh;
             (*nested).outer.store(state, Ordering::Relaxed);
             enlist(process, nested);
             (*state).nested.store(nested, Ordering::Relaxed);
@@ -274,5 +290,13 @@ unsafe fn nested_state(state: *mut ThreadState) -> Option<*mut ThreadState> {
             announce(nested, number, (*state).tid.load(Ordering::Relaxed));
         }
         Some(nested)
+    }
+}
+
+/// Makes what signal handlers that interrupt the calling thread's hooks will need. `word` is the thread's TLS word.
+pub fn prepare_nested(word: usize) {
+    if word > tls::OURS {
+        // SAFETY: the word is the address of the calling thread's state; the nested one is only made.
+        let _ = unsafe { nested_state(word as *mut ThreadState) };
     }
 }

@@ -8,14 +8,16 @@ use crate::process::{self, EARLY_BUFFERS, Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
 use crate::sys::signal::Blocked;
-use crate::sys::time;
+use crate::sys::{seal, time};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use memscope_shared::record::{Module, head, kind};
-use memscope_shared::spool::header;
+use memscope_shared::spool::{EndReason, header};
 
 /// A wait for a buffer without any progress that lasts this long ends the recording.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Looks for a buffer, each of 10 to 50 ns, where no system call may be made: about a second's.
+const LOOKS: u32 = 40_000_000;
 
 /// Makes room for the next record (with [`ThreadState::is_due`]'s slack). False: nothing can be recorded.
 ///
@@ -142,6 +144,9 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
     if process.phase() == Phase::Early {
         return process.pool.private();
     }
+    if seal::forbids() {
+        return acquire_sealed(process);
+    }
     let mut progress = (process.pool.returns(), time::monotonic_ns());
     loop {
         let seen = process.pool.returns();
@@ -199,6 +204,24 @@ pub unsafe fn put_long(
     true
 }
 
+/// A free buffer where no system call may be made: there is no other way to wait than to look again.
+fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
+    for _ in 0..LOOKS {
+        if let Some(buffer) = process.pool.take(process.spool()) {
+            return Some(buffer);
+        }
+        if process.phase() != Phase::Recording {
+            return None;
+        }
+        if !process.writer.is_running() {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    end::end_recording(process, end::Reason::Sandboxed);
+    None
+}
+
 /// Counts an event that cannot be recorded.
 ///
 /// # Safety
@@ -216,6 +239,11 @@ pub unsafe fn lost(state: *mut ThreadState) {
 pub fn count_lost(process: &Process) {
     if let Some(word) = process.spool().word(header::LOST_EVENTS) {
         word.add(1);
+    }
+    if seal::forbids()
+        && let Some(reason) = process.spool().word(header::END_REASON)
+    {
+        let _ = reason.replace(0, EndReason::Sandboxed as u64);
     }
 }
 

@@ -4,7 +4,6 @@
 //! No descriptor is kept: programs close what they don't know. The file grows in segments; the blocks of a
 //! segment are allocated before it is mapped, since touching a page that the disk has no room for is SIGBUS.
 
-use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, memory, process, syscall};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -57,9 +56,11 @@ impl SpoolFile {
     /// # Safety
     /// One thread only, before anybody else uses `self`.
     pub unsafe fn create(&mut self, directory: &[u8]) -> Result<(), Errno> {
+        // Before any file of ours is open: the program may be allowed very few.
+        let start_ticks = process::start_ticks();
         let mut failed = Errno::ENOENT;
         for place in [b"/dev/shm".as_slice(), directory] {
-            match self.create_in(place) {
+            match self.create_in(place, start_ticks) {
                 Ok(header) => {
                     self.header.store(header, Ordering::Release);
                     return Ok(());
@@ -70,7 +71,7 @@ impl SpoolFile {
         Err(failed)
     }
 
-    fn create_in(&mut self, place: &[u8]) -> Result<*mut u8, Errno> {
+    fn create_in(&mut self, place: &[u8], start_ticks: u64) -> Result<*mut u8, Errno> {
         for _ in 0..16 {
             self.name(place)?;
             let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
@@ -78,7 +79,7 @@ impl SpoolFile {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
-                    return self.map_header(&file).inspect_err(|_| {
+                    return self.map_header(&file, start_ticks).inspect_err(|_| {
                         let _ = file::remove(self.path());
                     });
                 }
@@ -105,8 +106,10 @@ impl SpoolFile {
         Ok(())
     }
 
-    fn map_header(&self, file: &file::File) -> Result<*mut u8, Errno> {
-        allocate(file, 0, layout::HEADER_BYTES as u64)?;
+    fn map_header(&self, file: &file::File, start_ticks: u64) -> Result<*mut u8, Errno> {
+        // With the first segment: where that finds no room, another place may have it.
+        file.allocate(0, (layout::HEADER_BYTES + FIRST * layout::BUFFER_BYTES) as u64)?;
+        file.set_mode(0o600)?;
         let header = memory::map_shared(file.fd(), 0, layout::HEADER_BYTES)?;
         let word = |offset: usize, value: u64| {
             // SAFETY: the offsets lie inside the header, which was just mapped.
@@ -115,7 +118,7 @@ impl SpoolFile {
         use layout::header as h;
         word(h::VERSION, layout::VERSION);
         word(h::PID, u64::from(process::pid()));
-        word(h::START_TICKS, process::start_ticks());
+        word(h::START_TICKS, start_ticks);
         word(h::ENDED_AT, u64::MAX);
         word(h::MAGIC, layout::MAGIC);
         Ok(header)
@@ -152,7 +155,7 @@ impl SpoolFile {
         let offset = layout::HEADER_BYTES as u64 + buffers.get() * layout::BUFFER_BYTES as u64;
         let bytes = count * layout::BUFFER_BYTES;
         let file = file::File::open(self.path(), libc::O_RDWR, 0).ok()?;
-        allocate(&file, offset, bytes as u64).ok()?;
+        file.allocate(offset, bytes as u64).ok()?;
         let first = memory::map_shared(file.fd(), offset as usize, bytes).ok()?;
         buffers.add(count as u64);
         self.segments.store(segment + 1, Ordering::Relaxed);
@@ -165,16 +168,6 @@ impl SpoolFile {
             let _ = file::remove(self.path());
         }
     }
-}
-
-/// Allocates blocks. A file size limit raises SIGXFSZ beside the error: it must not reach the program.
-fn allocate(file: &file::File, offset: u64, len: u64) -> Result<(), Errno> {
-    let blocked = Blocked::all();
-    let result = file.allocate(offset, len);
-    if result == Err(Errno(libc::EFBIG)) {
-        blocked.discard_size_limit();
-    }
-    result
 }
 
 #[cfg(test)]

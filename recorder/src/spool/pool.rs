@@ -104,6 +104,16 @@ impl Pool {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Makes all buffers that the limit allows, as far as the file can grow.
+    pub fn reserve(&self, file: &SpoolFile) {
+        while let Some(buffer) = self.grow(file) {
+            if buffer.header().private.load(Ordering::Relaxed) == 1 {
+                return self.push(buffer);
+            }
+            self.push(buffer);
+        }
+    }
+
     fn grow(&self, file: &SpoolFile) -> Option<Buffer> {
         if self.total.load(Ordering::Relaxed) >= IN_FLIGHT + self.owners.load(Ordering::Relaxed) {
             return None;

@@ -21,7 +21,18 @@ impl Directory {
         let name = expand(wanted.unwrap_or(b"memscope-%e-%p"), process::pid(), &program_name());
         let directory = Self { path: absolute(&name)? };
         directory.make_all()?;
+        directory.is_ours()?;
         Ok(directory)
+    }
+
+    /// Refuses a directory that somebody else may rearrange, and a link that may lead to one.
+    fn is_ours(&self) -> Result<(), Errno> {
+        let path = CString::new(self.path.as_slice()).map_err(|_| Errno(libc::EINVAL))?;
+        let status = file::status_of(&path)?;
+        if status.mode & libc::S_IFMT == libc::S_IFDIR && [process::users().1, 0].contains(&status.uid) {
+            return Ok(());
+        }
+        Err(Errno::FOREIGN)
     }
 
     /// Its path.
@@ -35,7 +46,9 @@ impl Directory {
         for end in ends.chain([self.path.len()]) {
             let part = CString::new(&self.path[..end]).map_err(|_| Errno(libc::EINVAL))?;
             match file::make_directory(&part, 0o700) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+                // Whatever the program's umask took away.
+                Ok(()) => file::set_mode(&part, 0o700)?,
+                Err(Errno::EEXIST) => {}
                 // A parent that can't be written may still be there; the last part tells.
                 Err(_) if end < self.path.len() => {}
                 Err(error) => return Err(error),

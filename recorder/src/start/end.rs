@@ -4,7 +4,7 @@ use super::{Context, context, export, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
-use crate::sys::Errno;
+use crate::sys::{Errno, seal};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use memscope_shared::spool::{EndReason, header};
@@ -22,11 +22,16 @@ pub enum Reason {
     WriteFailed(Errno),
     /// More calls before the constructor than the early buffers hold.
     EarlyOverflow,
+    /// The program has restricted its own system calls.
+    Sandboxed,
 }
 
 impl Reason {
     const fn recorded(self) -> EndReason {
         match self {
+            Self::Sandboxed => EndReason::Sandboxed,
+            Self::WriteFailed(Errno(libc::ENOMEM)) => EndReason::NoMemory,
+            Self::WriteFailed(Errno::ENOENT) => EndReason::Deleted,
             Self::Stalled => EndReason::NoProgress,
             Self::WriteFailed(Errno::ENOSPC | Errno(libc::EDQUOT)) => EndReason::NoSpace,
             Self::WriteFailed(Errno(libc::EACCES | libc::EPERM | libc::EROFS)) => EndReason::NoPermission,
@@ -48,6 +53,13 @@ pub fn end_recording(process: &Process, reason: Reason) {
     spool.word(header::END_REASON).into_iter().for_each(|word| word.set(reason.recorded() as u64));
     if process.advance(Phase::Recording, Phase::Ended) || process.advance(Phase::Early, Phase::Ended) {
         process.call_threads();
+        if reason.recorded() == EndReason::Deleted {
+            // Nobody will come for it.
+            spool.remove();
+        }
+        if seal::forbids() {
+            return;
+        }
         let detail = if let Reason::WriteFailed(error) = reason { error.text() } else { "" };
         let colon = if detail.is_empty() { "" } else { ": " };
         say(&format!(
@@ -92,6 +104,10 @@ pub extern "C" fn at_quick_exit() {
 fn at_end(status: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
     let (Some(process), Some(context)) = (process::get(), context()) else { return };
+    if seal::forbids() {
+        // In a forked child, the spool is not there.
+        return note_exit(process, status);
+    }
     if context.pid != crate::sys::process::pid() || ONCE.swap(true, Ordering::SeqCst) {
         return;
     }
@@ -100,7 +116,7 @@ fn at_end(status: u64) {
         return;
     }
     if context.launched {
-        return process.writer.last_look(process);
+        return process.writer.last_look(process, PATIENCE);
     }
     let _ours = Unrecorded::begin();
     if process.phase() == Phase::Recording && process.writer.finish(process, PATIENCE) {

@@ -6,6 +6,8 @@ pub mod end;
 mod environment;
 mod export;
 mod handoff;
+pub mod sandbox;
+mod sanitizer;
 pub mod settings;
 mod threads;
 
@@ -13,6 +15,7 @@ pub use threads::{provide_thread_keys, watch_thread_end};
 
 use crate::children::{self, Inheritance};
 use crate::clock::{self, Sample};
+use crate::heap;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
@@ -67,6 +70,14 @@ pub fn start() {
         birth::ensure_begun(process);
         if process.phase() != Phase::Early {
             return;
+        }
+        if !heap::set_reserve_aside() {
+            file::complain(b"memscope: not recording: the program's limit leaves no memory for it\n");
+            return step_aside(process);
+        }
+        if let Some(name) = sanitizer::present() {
+            sanitizer::say_so(name);
+            return step_aside(process);
         }
         match prepare(process) {
             Ok(Some(context)) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),

@@ -1,7 +1,12 @@
 //! Files and directories. Paths are bytes with a final NUL, so nothing is copied or allocated.
 
-use super::{Errno, syscall};
+use super::signal::Blocked;
+use super::{Errno, seal, syscall};
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Our thread has a table of descriptors of its own.
+static OWN_TABLE: AtomicBool = AtomicBool::new(false);
 
 /// An open descriptor, closed when dropped.
 #[derive(Debug)]
@@ -79,17 +84,26 @@ impl File {
         self.0
     }
 
+    /// True where it lies among the low numbers that programs count on.
+    #[must_use]
+    pub const fn is_low(&self) -> bool {
+        self.0 < 200
+    }
+
     /// Gives the descriptor up without closing it (somebody else has closed or taken its number).
     pub const fn forget(self) {
         core::mem::forget(self);
     }
 
-    /// Which file this is.
+    /// Which file this is; `ENOENT` where no directory has it any more.
     pub fn identity(&self) -> Result<Identity, Errno> {
         // SAFETY: `stat` is plain data, for which zero bytes are valid.
         let mut stat: libc::stat = unsafe { core::mem::zeroed() };
         // SAFETY: `stat` is writable and of the size that the kernel writes.
         unsafe { syscall(libc::SYS_fstat, [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+        if stat.st_nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
     }
 
@@ -128,6 +142,12 @@ impl File {
         retry(|| unsafe { syscall(libc::SYS_pread64, args) })
     }
 
+    /// Gives the file just these rights, whatever the program's umask took away.
+    pub fn set_mode(&self, mode: u32) -> Result<(), Errno> {
+        // SAFETY: no memory is involved.
+        unsafe { syscall(libc::SYS_fchmod, [self.0 as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
+    }
+
     /// Reads up to `into.len()` bytes.
     pub fn read(&self, into: &mut [u8]) -> Result<usize, Errno> {
         let args = [self.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
@@ -148,7 +168,11 @@ impl File {
     }
 
     /// Writes all of `bytes` at `offset`; a short write is continued.
-    pub fn write_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+        without_size_signal(|| self.write_all(bytes, offset))
+    }
+
+    fn write_all(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
         while !bytes.is_empty() {
             let args = [self.0 as usize, bytes.as_ptr() as usize, bytes.len(), offset as usize, 0, 0];
             // SAFETY: `bytes` is readable for its length.
@@ -166,7 +190,7 @@ impl File {
     pub fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         let args = [self.0 as usize, 0, offset as usize, len as usize, 0, 0];
         // SAFETY: no memory is involved.
-        retry(|| unsafe { syscall(libc::SYS_fallocate, args) }).map(drop)
+        without_size_signal(|| retry(|| unsafe { syscall(libc::SYS_fallocate, args) }).map(drop))
     }
 
     /// Cuts or extends the file.
@@ -182,6 +206,16 @@ impl Drop for File {
         // SAFETY: the descriptor is ours.
         let _ = unsafe { syscall(libc::SYS_close, [self.0 as usize, 0, 0, 0, 0, 0]) };
     }
+}
+
+/// The limit of file sizes raises SIGXFSZ beside the error: it must not reach the program.
+fn without_size_signal(call: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let blocked = Blocked::all();
+    let result = call();
+    if result == Err(Errno(libc::EFBIG)) {
+        blocked.discard_size_limit();
+    }
+    result
 }
 
 fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
@@ -221,6 +255,28 @@ pub fn remove_directory(path: &CStr) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_rmdir, [path.as_ptr() as usize, 0, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Gives what the path names just these rights.
+pub fn set_mode(path: &CStr, mode: u32) -> Result<(), Errno> {
+    // SAFETY: `path` is a valid C string for the whole call.
+    unsafe { syscall(libc::SYS_chmod, [path.as_ptr() as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
+}
+
+/// Gives a file its final name, which must not be taken (`EEXIST`).
+pub fn rename_new(from: &CStr, to: &CStr) -> Result<(), Errno> {
+    const NOREPLACE: usize = 1;
+    let here = libc::AT_FDCWD as usize;
+    let args = [here, from.as_ptr() as usize, here, to.as_ptr() as usize, NOREPLACE, 0];
+    // SAFETY: both paths are valid C strings for the whole call.
+    match unsafe { syscall(libc::SYS_renameat2, args) } {
+        // A file system that can't.
+        Err(Errno(libc::EINVAL | libc::ENOSYS)) => {}
+        other => return other.map(drop),
+    }
+    // SAFETY: as above.
+    unsafe { syscall(libc::SYS_link, [from.as_ptr() as usize, to.as_ptr() as usize, 0, 0, 0, 0]) }?;
+    remove(from)
+}
+
 /// Removes a file.
 pub fn remove(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` is a valid C string for the whole call.
@@ -248,8 +304,42 @@ pub fn accessible(path: &CStr, mode: i32) -> bool {
     unsafe { syscall(libc::SYS_faccessat, args) }.is_ok()
 }
 
-/// Writes to standard error, as far as it takes it.
+/// Writes to standard error, as far as it takes it. Our own thread, whose descriptors are not the program's, borrows
+/// the program's for this moment.
 pub fn complain(bytes: &[u8]) {
+    let elsewhere = seal::is_our_thread() && OWN_TABLE.load(Ordering::Relaxed);
+    let borrowed = if elsewhere { borrow(2).ok() } else { None };
+    if elsewhere && borrowed.is_none() {
+        return;
+    }
+    let fd = borrowed.as_ref().map_or(2, File::fd);
+    let args = [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0];
     // SAFETY: `bytes` is readable for its length.
-    let _ = unsafe { syscall(libc::SYS_write, [2, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) };
+    let _ = without_size_signal(|| unsafe { syscall(libc::SYS_write, args) }.map(drop));
+}
+
+/// A copy of a descriptor of the program's main thread.
+fn borrow(fd: i32) -> Result<File, Errno> {
+    let pid = super::process::pid() as usize;
+    // SAFETY: no memory is involved.
+    let process = File(unsafe { syscall(libc::SYS_pidfd_open, [pid, 0, 0, 0, 0, 0]) }? as i32);
+    // SAFETY: as above.
+    unsafe { syscall(libc::SYS_pidfd_getfd, [process.0 as usize, fd as usize, 0, 0, 0, 0]) }
+        .map(|fd| File(fd as i32))
+}
+
+/// Gives the calling thread a table of descriptors of its own, that holds nothing but `kept`; false where this kernel
+/// can't (5.9 can).
+#[must_use]
+pub fn own_table(kept: Option<i32>) -> bool {
+    const UNSHARE: usize = 2;
+    let close = |from: i64, to: i64, flags: usize| {
+        // SAFETY: what is closed is the new table's copy; the program's own table stays as it is.
+        from > to
+            || unsafe { syscall(libc::SYS_close_range, [from as usize, to as usize, flags, 0, 0, 0]) }.is_ok()
+    };
+    let kept = kept.map_or(-1, i64::from);
+    let own = close(kept + 1, i64::from(u32::MAX), UNSHARE) && close(0, kept - 1, 0);
+    OWN_TABLE.store(own, Ordering::Relaxed);
+    own
 }

@@ -1,7 +1,7 @@
 //! Waiting for a word in memory to change. The words may lie in memory shared with other processes.
 
-use super::{Errno, syscall};
-use core::sync::atomic::AtomicU32;
+use super::{Errno, syscall, time};
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 /// Waits while `*word == expected`, until woken or `timeout` has passed. Wakes may be spurious.
@@ -18,6 +18,18 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
     ];
     // SAFETY: the word and the timespec are valid for the whole call.
     let _: Result<usize, Errno> = unsafe { syscall(libc::SYS_futex, args) };
+}
+
+/// Waits until `*word` is another than `unwanted`, at most for `patience`.
+pub fn wait_while(word: &AtomicU32, unwanted: u32, patience: Duration) {
+    let deadline = time::monotonic_ns() + patience.as_nanos() as u64;
+    while word.load(Ordering::Acquire) == unwanted {
+        let now = time::monotonic_ns();
+        if now >= deadline {
+            return;
+        }
+        wait(word, unwanted, Duration::from_nanos(deadline - now));
+    }
 }
 
 /// Wakes up to `count` waiters.

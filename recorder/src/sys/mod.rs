@@ -9,6 +9,7 @@ pub mod file;
 pub mod futex;
 pub mod memory;
 pub mod process;
+pub mod seal;
 pub mod signal;
 pub mod time;
 
@@ -29,6 +30,10 @@ impl Errno {
     pub const ENOSPC: Self = Self(libc::ENOSPC);
     /// Not of the kernel: the directory holds a recording.
     pub const HOLDS_RECORDING: Self = Self(-1);
+    /// Not permitted.
+    pub const EPERM: Self = Self(libc::EPERM);
+    /// Not of the kernel: the directory belongs to somebody else.
+    pub const FOREIGN: Self = Self(-2);
     /// No such process or thread.
     pub const ESRCH: Self = Self(libc::ESRCH);
 
@@ -37,6 +42,7 @@ impl Errno {
     pub const fn text(self) -> &'static str {
         match self.0 {
             -1 => "it already holds a recording",
+            -2 => "it belongs to somebody else, or is a symbolic link",
             libc::EPERM => "not permitted",
             libc::ENOENT => "no such file or directory",
             libc::EACCES => "permission denied",
@@ -57,13 +63,16 @@ impl Errno {
     }
 }
 
-/// Makes a system call.
+/// Makes a system call, unless the thread is sealed off ([`seal`]): then it fails with EPERM.
 ///
 /// # Safety
 /// As the system call itself: pointers must be valid for what the kernel reads and writes, and the call must not
 /// break an invariant of this process (such as unmapping memory in use).
 #[inline(always)]
 pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<usize, Errno> {
+    if seal::forbids() {
+        return Err(Errno::EPERM);
+    }
     let result: isize;
     // SAFETY: the kernel's calling convention on x86-64: rcx and r11 are clobbered, everything else but
     // rax is kept. What the call itself does is the caller's promise.

@@ -83,11 +83,29 @@ pub fn start_ticks() -> u64 {
     parse_start_ticks(&text[..n]).unwrap_or(0)
 }
 
-/// The command's name stands in parentheses and may hold anything, so fields are counted from the last ')'.
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    core::str::from_utf8(stat_field(stat, 22)?).ok()?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat`, from the third on. The command's name stands in parentheses and may hold anything, so
+/// fields are counted from the last ')'.
+fn stat_field(stat: &[u8], number: usize) -> Option<&[u8]> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
-    let field = stat[close..].split(|&byte| byte == b' ').nth(20)?;
-    core::str::from_utf8(field).ok()?.parse().ok()
+    stat[close..].split(|&byte| byte == b' ').nth(number - 2)
+}
+
+/// Where the calling thread is the only one left of the process, whose main thread has ended: the main thread's exit
+/// status. (Recent kernels take the process's from the thread that ends last.)
+#[must_use]
+pub fn left_alone() -> Option<u32> {
+    let mut text = [0_u8; 1024];
+    let n = read_file(c"/proc/self/stat", &mut text).ok()?;
+    let stat = text[..n].trim_ascii_end();
+    if stat_field(stat, 3) != Some(b"Z") || stat_field(stat, 20) != Some(b"2") {
+        return None;
+    }
+    let code: u32 = core::str::from_utf8(stat_field(stat, 52)?).ok()?.parse().ok()?;
+    Some(code >> 8 & 0xff)
 }
 
 /// Resident set of this process in bytes.
@@ -113,6 +131,8 @@ mod tests {
         let stat = b"7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
         assert_eq!(parse_start_ticks(stat), Some(4242));
         assert_eq!(parse_start_ticks(b"7 (cut"), None);
+        assert_eq!((stat_field(stat, 3), stat_field(stat, 20)), (Some(&b"S"[..]), Some(&b"1"[..])));
+        assert_eq!(left_alone(), None);
         assert!(start_ticks() > 0);
     }
 

@@ -1,33 +1,61 @@
 //! The writer's work: what to take, and when.
 
 use super::sink::{BATCH, Sink};
-use super::{STOPPED, Writer};
+use super::{FINISH, RETIRE, RETIRED, STOPPED, Writer};
 use crate::process::{Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
-use crate::sys::{futex, memory, time};
+use crate::sys::{file, futex, memory, process as os, time};
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use memscope_shared::spool as layout;
 
 /// How often part-filled buffers are looked at.
 const TICK: Duration = Duration::from_millis(80);
+/// The same where the program's threads can't wake our thread.
+const POLL: Duration = Duration::from_millis(10);
 /// Every how many ticks the clocks and the threads' names are read.
 const TICKS_PER_SAMPLE: u64 = 10;
 
-/// The loop of our thread.
-pub fn serve(process: &'static Process, writer: &Writer) {
+/// The loop of our thread; gives the status to end it with.
+pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
+    hold(writer, |sink| {
+        if file::own_table(sink.descriptor()) {
+            sink.moves_to_own_table();
+        }
+        false
+    });
     let mut ticks = 0;
     let mut due = time::monotonic_ns() + TICK.as_nanos() as u64;
     loop {
         let seen = writer.calls.load(Ordering::SeqCst);
-        while writer.has_enough() && hold(writer, |sink| queued(process, writer, sink)) {}
-        if writer.stop.load(Ordering::SeqCst) == 1 {
+        let polls = writer.polls.load(Ordering::Relaxed) == 1;
+        while (polls || writer.has_enough()) && hold(writer, |sink| queued(process, writer, sink)) {}
+        if writer.look.swap(0, Ordering::SeqCst) == 1 {
+            hold(writer, |sink| {
+                last_look(process, sink);
+                false
+            });
+            writer.looked.store(1, Ordering::Release);
+            futex::wake(&writer.looked, i32::MAX);
+        }
+        if writer.stop.load(Ordering::SeqCst) == RETIRE {
+            while hold(writer, |sink| queued(process, writer, sink)) {}
+            hold(writer, |sink| {
+                sink.sample_clocks(process);
+                write_samples(process, sink);
+                sink.leaves_own_table();
+                false
+            });
+            writer.state.store(RETIRED, Ordering::Release);
+            return 0;
+        }
+        if writer.stop.load(Ordering::SeqCst) == FINISH {
             let complete = hold(writer, |sink| finish(process, writer, sink));
             writer.state.store(STOPPED, Ordering::Release);
             writer.stopped.store(if complete { 1 } else { 2 }, Ordering::Release);
             futex::wake(&writer.stopped, i32::MAX);
-            return;
+            return 0;
         }
         let now = time::monotonic_ns();
         if now >= due {
@@ -38,10 +66,20 @@ pub fn serve(process: &'static Process, writer: &Writer) {
                 tick(process, sink, ticks);
                 false
             });
+            if let Some(status) = os::left_alone() {
+                // The program's last thread has ended without `exit`: ours must not keep the process.
+                hold(writer, |sink| {
+                    last_look(process, sink);
+                    false
+                });
+                writer.state.store(STOPPED, Ordering::Release);
+                return status;
+            }
             continue;
         }
         writer.asleep.store(1, Ordering::SeqCst);
-        futex::wait(&writer.calls, seen, Duration::from_nanos(due - now));
+        let pause = Duration::from_nanos(due - now);
+        futex::wait(&writer.calls, seen, if polls { pause.min(POLL) } else { pause });
         writer.asleep.store(0, Ordering::SeqCst);
     }
 }
@@ -152,12 +190,16 @@ pub fn last_look(process: &'static Process, sink: &mut Sink) {
     sink.sample_memory();
     sink.sample_names(process);
     sink.sample_clocks(process);
-    write_samples(process, sink);
+    if sink.write_samples().is_err() {
+        // The records are in the spool all the same; who completes the trace says what is wrong with it.
+        return;
+    }
     let since = process.spool().word(layout::header::PRIVATE_SINCE).filter(|word| word.get() != 0);
-    if let Some(since) = since
-        && partial(process, sink)
-    {
-        since.set(0);
+    if let Some(since) = since {
+        while queued(process, &process.writer, sink) {}
+        if partial(process, sink) {
+            since.set(0);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::process::{Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
 use crate::sys::signal::Blocked;
-use crate::sys::{futex, process as os};
+use crate::sys::{futex, process as os, seal};
 use channel::Channel;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
@@ -34,6 +34,8 @@ const RUNNING: u32 = 2;
 const FORBIDDEN: u32 = 3;
 /// Our thread has ended.
 const STOPPED: u32 = 4;
+/// Our thread was ended, and may come again.
+const RETIRED: u32 = 5;
 
 /// The writer's part of the process. Valid when all bytes are zero.
 #[derive(Debug)]
@@ -47,9 +49,21 @@ pub struct Writer {
     asleep: AtomicU32,
     /// Threads that wait for a free buffer.
     pressed: AtomicU32,
+    /// What our thread is to do before it ends, or before it goes on: [`GO_ON`], [`FINISH`] or [`RETIRE`].
     stop: AtomicU32,
     stopped: AtomicU32,
+    /// The last moment has come: our thread is to take a last look.
+    look: AtomicU32,
+    looked: AtomicU32,
+    /// The program's threads can't wake our thread: it looks often by itself.
+    polls: AtomicU32,
+    /// Our thread's id; the kernel stores 0 when it has gone.
+    tid: AtomicU32,
 }
+
+const GO_ON: u32 = 0;
+const FINISH: u32 = 1;
+const RETIRE: u32 = 2;
 
 /// The sink, held by one thread at a time, with signals blocked. What that thread allocates is not recorded.
 struct Held<'a> {
@@ -118,6 +132,10 @@ impl Writer {
                 return;
             }
         }
+        if seal::forbids() {
+            // Our thread looks by itself; without one it stays in the spool, where completion finds it.
+            return;
+        }
         if self.state.load(Ordering::Acquire) == NONE {
             self.start(process);
         }
@@ -167,7 +185,7 @@ impl Writer {
 
     /// Where no thread of ours lives, writes what is queued; true where something was.
     pub fn write_if_nobody_does(&self, process: &'static Process) -> bool {
-        if matches!(self.state.load(Ordering::Acquire), STARTING | RUNNING) {
+        if seal::forbids() || matches!(self.state.load(Ordering::Acquire), STARTING | RUNNING) {
             return false;
         }
         self.hold().is_some_and(|held| drain::queued(process, self, held.sink))
@@ -180,25 +198,62 @@ impl Writer {
         }
     }
 
-    /// Writes what nobody can know once the process is gone.
-    pub fn last_look(&self, process: &'static Process) {
-        if let Some(held) = self.hold() {
+    /// Writes what nobody can know once the process is gone; for at most `patience`.
+    pub fn last_look(&self, process: &'static Process, patience: Duration) {
+        if self.is_running() {
+            self.look.store(1, Ordering::SeqCst);
+            self.call();
+            futex::wait_while(&self.looked, 0, patience);
+        } else if let Some(held) = self.hold() {
             drain::last_look(process, held.sink);
         }
+    }
+
+    /// True where our thread lives.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNNING && self.tid.load(Ordering::Acquire) != 0
+    }
+
+    /// The program's threads will not be able to wake our thread: it is started now and looks often by itself.
+    pub fn poll(&self, process: &'static Process) {
+        self.polls.store(1, Ordering::SeqCst);
+        if self.state.load(Ordering::Acquire) == NONE {
+            self.start(process);
+        }
+        self.call();
+    }
+
+    /// Our thread writes what there is and ends, for good or until [`Writer::unretire`]; for at most `patience`.
+    pub fn retire(&self, patience: Duration) {
+        let _ = self.state.compare_exchange(NONE, RETIRED, Ordering::AcqRel, Ordering::Relaxed);
+        if self.is_running() {
+            self.stop.store(RETIRE, Ordering::SeqCst);
+            self.call();
+            let tid = self.tid.load(Ordering::Acquire);
+            futex::wait_while(&self.tid, tid, patience);
+        }
+    }
+
+    /// A new thread of ours may be started.
+    pub fn unretire(&self) {
+        self.polls.store(0, Ordering::SeqCst);
+        self.stop.store(GO_ON, Ordering::SeqCst);
+        let _ = self.state.compare_exchange(RETIRED, NONE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Writes everything that there is and the end of the trace; true where it is complete. Our thread does it, or
     /// where there is none the caller; for at most `patience`.
     pub fn finish(&self, process: &'static Process, patience: Duration) -> bool {
-        self.stop.store(1, Ordering::SeqCst);
+        self.stop.store(FINISH, Ordering::SeqCst);
         if self.state.compare_exchange(NONE, FORBIDDEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
-            || self.state.load(Ordering::Acquire) == FORBIDDEN
+            || matches!(self.state.load(Ordering::Acquire), FORBIDDEN | RETIRED)
         {
             return self.hold().is_some_and(|held| drain::finish(process, self, held.sink));
         }
         self.call();
         futex::wake(&self.calls, 1);
-        futex::wait(&self.stopped, 0, patience);
+        futex::wait_while(&self.stopped, 0, patience);
         self.stopped.load(Ordering::Acquire) == 1
     }
 }

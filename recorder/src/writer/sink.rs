@@ -1,10 +1,12 @@
 //! The trace's file: frames go to its end.
 //!
-//! The descriptor may be closed behind our back and its number given to a file of the program's, so before
-//! every write the file behind it is compared with ours, and opened again by its path if it is another one.
+//! A descriptor in the program's table may be closed behind our back and its number given to a file of the program's,
+//! so before every write the file behind it is compared with ours, and opened again by its path if it is another one.
+//! Our thread has a table of its own, where nobody else closes or opens anything.
 
 use super::compress::Zstd;
 use crate::clock::{self, Sample};
+use crate::heap;
 use crate::process::{Phase, Process};
 use crate::program::birth::name_words;
 use crate::spool::buffer::Buffer;
@@ -30,7 +32,10 @@ const STEPS_PER_SECOND: u64 = 50_000_000;
 #[derive(Debug)]
 pub struct Sink {
     path: CString,
-    file: Option<(File, Identity)>,
+    file: Option<File>,
+    identity: Identity,
+    /// `file` is in our thread's own table of descriptors, and no other thread may use the sink.
+    own_table: bool,
     offset: u64,
     encoder: Encoder,
     zstd: Zstd,
@@ -52,13 +57,18 @@ impl Sink {
     /// Makes the trace at `path`, which must not exist, and writes its first frames.
     pub fn create(path: &CStr, process: &meta::Process, samples: &[Sample]) -> Result<Self, Errno> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-        let file = File::open(path, flags, 0o600)?;
-        let identity = file.identity()?;
+        let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
+        // One of a process of the same number that was killed in this moment.
+        let _ = file::remove(&draft);
+        let file = File::open(&draft, flags, 0o600)?;
+        let identity = file.set_mode(0o600).and_then(|()| file.identity())?;
         let mut encoder = Encoder::new();
         encoder.set_unit(u32::try_from(process.clock_hz / STEPS_PER_SECOND).unwrap_or(1).max(1));
         let mut sink = Self {
             path: path.into(),
-            file: Some((file, identity)),
+            file: Some(file),
+            identity,
+            own_table: false,
             offset: 0,
             encoder,
             zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
@@ -74,10 +84,33 @@ impl Sink {
         let samples: Vec<_> = samples.iter().copied().map(as_recorded).collect();
         meta::write_clock(&mut sink.out, &samples);
         sink.sample_memory();
-        sink.write_samples().inspect_err(|_| {
-            let _ = file::remove(path);
+        // It gets its name when there is something in it: a process that is killed here leaves no empty trace.
+        let written = sink.write_samples().and_then(|()| file::rename_new(&draft, path));
+        written.inspect_err(|_| {
+            let _ = file::remove(&draft);
         })?;
+        if sink.file.as_ref().is_some_and(File::is_low) {
+            // The program has few descriptors, and may count on the number.
+            sink.file = None;
+        }
         Ok(sink)
+    }
+
+    /// The descriptor that is kept.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<i32> {
+        self.file.as_ref().map(File::fd)
+    }
+
+    /// Our thread ends: whoever comes after it opens the file by its path.
+    pub fn leaves_own_table(&mut self) {
+        self.own_table = false;
+        self.file = None;
+    }
+
+    /// From now on only our thread uses the sink, with a table of descriptors of its own.
+    pub const fn moves_to_own_table(&mut self) {
+        self.own_table = true;
     }
 
     /// True once a write has failed: nothing is written any more.
@@ -95,23 +128,31 @@ impl Sink {
     }
 
     fn write_out(&mut self) -> Result<(), Errno> {
-        let ours = |(file, identity): &(File, Identity)| file.identity() == Ok(*identity);
-        if !self.file.as_ref().is_some_and(ours) {
-            let known = self.file.take().map(|(file, identity)| {
-                file.forget();
-                identity
-            });
-            let file = File::open(&self.path, libc::O_WRONLY, 0)?;
-            let identity = file.identity()?;
-            if known.is_some_and(|known| known != identity) {
-                return Err(Errno::ENOENT);
-            }
-            self.file = Some((file, identity));
+        if heap::is_low() {
+            return Err(Errno(libc::ENOMEM));
         }
-        let Some((file, _)) = &self.file else { return Err(Errno::ENOENT) };
-        file.write_at(&self.out, self.offset)?;
+        let file = self.open()?;
+        let result = file.write_at(&self.out, self.offset);
+        if self.own_table || !file.is_low() {
+            self.file = Some(file);
+        }
+        result?;
         self.offset += self.out.len() as u64;
         Ok(())
+    }
+
+    /// The file, by the descriptor that was kept or else by its path.
+    fn open(&mut self) -> Result<File, Errno> {
+        if let Some(file) = self.file.take() {
+            match file.identity() {
+                Ok(identity) if identity == self.identity => return Ok(file),
+                Err(error) if error != Errno(libc::EBADF) => return Err(error),
+                _ if self.own_table => drop(file),
+                _ => file.forget(),
+            }
+        }
+        let file = File::open(&self.path, libc::O_WRONLY, 0)?;
+        if file.identity()? == self.identity { Ok(file) } else { Err(Errno::ENOENT) }
     }
 
     /// Writes what a run of buffers of one stream holds beyond what is in the trace already.

@@ -11,7 +11,7 @@
 use super::drain;
 use crate::process::Process;
 use crate::program::tls;
-use crate::sys::{memory, syscall};
+use crate::sys::{memory, seal, syscall};
 use core::arch::asm;
 
 const STACK: usize = 512 << 10;
@@ -25,7 +25,9 @@ const FLAGS: i32 = libc::CLONE_VM
     | libc::CLONE_SIGHAND
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM
-    | libc::CLONE_SETTLS;
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
 
 /// Starts the thread; false where the system refuses.
 pub fn spawn(process: &'static Process) -> bool {
@@ -63,6 +65,7 @@ fn thread_block() -> Option<usize> {
         ((pointer + 0x28) as *mut usize).write(canary);
         (word as *mut usize).write(tls::OURS);
     }
+    seal::is_ours(pointer);
     Some(pointer)
 }
 
@@ -87,8 +90,8 @@ unsafe fn clone(top: usize, thread_pointer: usize, process: &'static Process) ->
             inlateout("rax") libc::SYS_clone as isize => result,
             in("rdi") FLAGS as usize,
             in("rsi") top,
-            in("rdx") 0_usize,
-            in("r10") 0_usize,
+            in("rdx") process.writer.tid.as_ptr(),
+            in("r10") process.writer.tid.as_ptr(),
             in("r8") thread_pointer,
             in("r12") core::ptr::from_ref(process),
             in("r13") run as extern "C" fn(&'static Process) -> !,
@@ -105,9 +108,9 @@ extern "C" fn run(process: &'static Process) -> ! {
     // SAFETY: a C string of under 16 bytes.
     let _ =
         unsafe { syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0]) };
-    drain::serve(process, &process.writer);
+    let status = drain::serve(process, &process.writer) as usize;
     loop {
         // SAFETY: ends this thread only; its stack and block stay mapped.
-        let _ = unsafe { syscall(libc::SYS_exit, [0; 6]) };
+        let _ = unsafe { syscall(libc::SYS_exit, [status, 0, 0, 0, 0, 0]) };
     }
 }

@@ -34,6 +34,7 @@ const Panels = (() => {
     fill(clear(place), null, [
       heading,
       !complete && !own && banner("The recording of this process is incomplete:", image.incomplete),
+      image.note && banner("Note:", image.note),
       h("p", { class: "facts-line" },
         h("span", { class: complete ? "good" : "bad" }, complete ? "complete recording" : "incomplete recording"),
         h("span", { class: image.ended_well ? "" : "bad" }, image.ended),

@@ -75,6 +75,7 @@ struct Image {
     ended_well: bool,
     incomplete: Option<String>,
     incomplete_since: Option<u64>,
+    note: Option<String>,
     peak_after: u64,
     stats: Stats,
 }
@@ -99,6 +100,7 @@ impl Image {
                 start,
             ),
             incomplete_since: process.incomplete_since.map(|since| since.saturating_sub(start)),
+            note: digest::static_allocators(process),
             peak_after: process.stats.peak_time.saturating_sub(start),
             stats: process.stats,
         }

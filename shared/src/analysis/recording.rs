@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::Error;
 use super::unrecorded;
 use crate::model::Unrecorded;
-use crate::trace::{Ending, Process, TraceError, TraceFile, complete};
+use crate::trace::{Ending, Process, TraceError, TraceFile, adopt_drafts, complete};
 
 /// One trace of a recording.
 #[derive(Clone, Debug)]
@@ -45,6 +45,9 @@ impl Recording {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let is_dir = fs::metadata(path).map_err(|error| Error::Directory(path.to_owned(), error))?.is_dir();
+        if is_dir {
+            adopt_drafts(path);
+        }
         let paths = if is_dir {
             traces_in(path).map_err(|error| Error::Directory(path.to_owned(), error))?
         } else {

@@ -97,6 +97,10 @@ pub enum EndReason {
     NoMemory = 7,
     /// More happened before the library's constructor ran than the early buffers hold.
     EarlyOverflow = 8,
+    /// The program has restricted its own system calls (seccomp), and what was prepared for that is used up.
+    Sandboxed = 9,
+    /// The trace was deleted while the program ran.
+    Deleted = 10,
 }
 
 impl EndReason {
@@ -112,6 +116,8 @@ impl EndReason {
             6 => Self::WriteFailed,
             7 => Self::NoMemory,
             8 => Self::EarlyOverflow,
+            9 => Self::Sandboxed,
+            10 => Self::Deleted,
             _ => Self::Other,
         })
     }
@@ -128,6 +134,10 @@ impl EndReason {
             Self::WriteFailed => "writing the recording failed",
             Self::NoMemory => "no memory was left for recording",
             Self::EarlyOverflow => "too many calls came before the library could start",
+            Self::Sandboxed => {
+                "the program has restricted its own system calls (seccomp): memscope makes none after that"
+            }
+            Self::Deleted => "the trace was deleted while the program ran",
         }
     }
 }

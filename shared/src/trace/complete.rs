@@ -283,7 +283,10 @@ impl Job<'_> {
     }
 
     fn add_losses(&self, header: Option<&SpoolHeader>, salvage: &salvage::Salvage, losses: &mut Losses) {
-        if let Some(header) = header.filter(|h| h.lost_events > 0) {
+        // In strict mode of seccomp, nobody could count what was lost.
+        let uncounted =
+            |h: &&SpoolHeader| h.end_reason == EndReason::Sandboxed as u64 && h.ended_at != u64::MAX;
+        if let Some(header) = header.filter(|h| h.lost_events > 0 || uncounted(h)) {
             let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
             losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
         }

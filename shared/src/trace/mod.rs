@@ -22,6 +22,8 @@ pub mod complete;
 #[cfg(feature = "analysis")]
 pub mod decode;
 #[cfg(feature = "analysis")]
+mod drafts;
+#[cfg(feature = "analysis")]
 pub mod pack;
 #[cfg(feature = "analysis")]
 pub mod process;
@@ -47,6 +49,8 @@ pub use clock::{Clock, ClockCursor};
 pub use complete::{Ending, Outcome, complete};
 #[cfg(feature = "analysis")]
 pub use decode::{DecodeError, EventBuf};
+#[cfg(feature = "analysis")]
+pub use drafts::adopt_drafts;
 #[cfg(feature = "analysis")]
 pub use pack::Zstd;
 #[cfg(feature = "analysis")]

@@ -15,7 +15,7 @@ static void *allocates(void *argument) {
         if (i % 3 == 0) free(block);
         if (write(1, told, sizeof told) != sizeof told) _exit(1);
         /* Noise that nobody is told of. */
-        for (int n = 0; n < 20; n++) { void *p = malloc(24); __asm__ volatile("" : : "r"(p) : "memory"); free(p); }
+        for (int n = 0; n < 6; n++) { void *p = malloc(24); __asm__ volatile("" : : "r"(p) : "memory"); free(p); }
         if (i % 3 && i > 200) free(block);
     }
     return NULL;

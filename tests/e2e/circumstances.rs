@@ -1,0 +1,405 @@
+//! Circumstances: whatever a program does to itself or is put into, it runs as it would without us, and the recording is
+//! exact or says what it lacks.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use memscope_tests::recording::{analyze, traces_in};
+use memscope_tests::{Cmd, Process, Ran, Record, Recorded, Snapshot, artifacts, program};
+use tempfile::TempDir;
+
+/// The program's work: see `programs/c/circumstances.c`.
+const ROUNDS: usize = 60_000;
+
+fn the_program() -> PathBuf {
+    program::c("circumstances", &[])
+}
+
+fn folder() -> TempDir {
+    // Some programs change their user.
+    let folder = TempDir::new().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("opened");
+    folder
+}
+
+/// `unshare` and `chroot` need root, as tests in a container have it.
+#[track_caller]
+fn needs_root() {
+    let status = fs::read_to_string("/proc/self/status").expect("our own status");
+    let user = status.lines().find(|line| line.starts_with("Uid:")).expect("our user");
+    assert_eq!(user.split_whitespace().nth(2), Some("0"), "this test needs root");
+}
+
+#[track_caller]
+fn assert_same(ran: &Ran, native: &Ran, what: &str) {
+    assert!(!native.out().contains("FAILED"), "{what}: {}", native.tail());
+    assert_eq!((ran.out(), ran.code()), (native.out(), native.code()), "{what}: {}", ran.tail());
+}
+
+/// The program alone and recorded, each with a folder of its own.
+#[track_caller]
+fn both(case: &str) -> Recorded {
+    let own = folder();
+    let native = Cmd::new([the_program()]).arg(case).arg(own.path()).dir(own.path()).run();
+    let own = folder();
+    let record = Record::of(Cmd::new([the_program()]).arg(case).arg(own.path()).dir(own.path()));
+    let recorded = record.run();
+    assert_same(&recorded.ran, &native, case);
+    recorded
+}
+
+#[track_caller]
+fn assert_work(process: &Process, case: &str, rounds: usize) {
+    assert!(process.complete, "{case}: {:?}", process.incomplete_reason);
+    assert_eq!(process.stats.lost_events, 0, "{case}");
+    assert_eq!(process.sized(40).len(), rounds + 5_000, "{case}");
+    assert_eq!(process.one_sized(10007).freed_by, "exit", "{case}");
+    assert_eq!(process.one_sized(10009).freed_by, "free", "{case}");
+    assert_eq!(process.stats.unknown_frees, 0, "{case}");
+}
+
+/// As the native run, and all of it on record.
+#[track_caller]
+fn exact(case: &str, more_rounds: usize) -> Process {
+    let recorded = both(case);
+    assert_eq!(recorded.ran.err(), "", "{case}");
+    let process = recorded.process();
+    assert_work(&process, case, ROUNDS + more_rounds);
+    process
+}
+
+/// As the native run, and the recording says why it lacks something; what it has adds up.
+#[track_caller]
+fn honest(case: &str, why: &str) -> Process {
+    let recorded = both(case);
+    let snapshot = recorded.snapshot();
+    let reason = snapshot.incomplete_reason.clone().unwrap_or_default();
+    assert!(!snapshot.complete && reason.contains(why), "{case}: {reason}");
+    assert!(recorded.ran.err().lines().count() <= 1, "{case}: {}", recorded.ran.err());
+    let process = snapshot.processes[0].clone();
+    let made = process.sized(40).len();
+    assert!((5_000..ROUNDS + 2_100_000).contains(&made), "{case}: {made}");
+    process
+}
+
+#[test]
+fn in_no_circumstances() {
+    let _ = exact("nothing", 0);
+}
+
+#[test]
+fn all_descriptors_closed() {
+    let _ = exact("closed", 1_000);
+    let _ = exact("closed_early", 0);
+}
+
+/// With four descriptors allowed, the program gets those that it would get without us.
+#[test]
+fn few_descriptors() {
+    let _ = exact("few", 0);
+    // From the very start on.
+    let own = folder();
+    let script = format!("ulimit -n 4; exec {} few", the_program().display());
+    let native = Cmd::new(["sh", "-c", &script]).dir(own.path()).run();
+    let recorded = Record::of(Cmd::new(["sh", "-c", &script]).dir(own.path())).run();
+    assert_same(&recorded.ran, &native, "ulimit -n 4");
+    let snapshot = recorded.snapshot();
+    assert_work(snapshot.processes.last().expect("an image"), "ulimit -n 4", ROUNDS);
+}
+
+#[test]
+fn a_daemon() {
+    let own = folder();
+    let done = own.path().join("done");
+    let folder = folder();
+    let record = Record::of(Cmd::new([the_program()]).arg("daemon").arg(&done));
+    let ran = record.command_in(folder.path()).run();
+    assert_eq!((ran.code(), ran.out().as_str()), (0, ""), "the first process has gone: {}", ran.tail());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let json = folder.path().join("later.json");
+    loop {
+        assert!(Instant::now() < deadline, "the daemon does not end");
+        std::thread::sleep(Duration::from_millis(50));
+        if fs::read(&done).is_ok_and(|text| text == b"done\n") {
+            let _ = analyze(&folder.path().join("rec"), &json, &["--allocations", "all"]).success();
+            let snapshot = Snapshot::load(&json);
+            let [first, daemon] = &snapshot.processes[..] else { panic!("{}", snapshot.processes.len()) };
+            if daemon.end != "running" {
+                assert_eq!((first.end.as_str(), first.exit_code), ("_exit", Some(0)));
+                assert_eq!((daemon.end.as_str(), daemon.exit_code), ("exit", Some(7)));
+                assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+                assert_eq!(daemon.sized(40).len(), ROUNDS);
+                assert_eq!(daemon.one_sized(10007).freed_by, "exit");
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn another_directory_or_root() {
+    needs_root();
+    let _ = exact("chdir", 0);
+    let _ = exact("chroot", 0);
+}
+
+#[test]
+fn another_user() {
+    needs_root();
+    let _ = exact("setuid", 0);
+}
+
+/// A child that is forked under any umask has a private trace and spool, and is on record.
+#[test]
+fn any_umask() {
+    for case in ["umask_all", "umask_none"] {
+        let recorded = both(case);
+        let snapshot = recorded.snapshot();
+        assert!(snapshot.complete, "{case}: {:?}", snapshot.incomplete_reason);
+        let [parent, child] = &snapshot.processes[..] else { panic!("{case}: {}", snapshot.processes.len()) };
+        assert_work(parent, case, ROUNDS);
+        assert_eq!(child.sized(40).len(), ROUNDS, "{case}");
+        for trace in recorded.traces() {
+            assert_eq!(fs::metadata(&trace).expect("a trace").permissions().mode() & 0o777, 0o600, "{case}");
+        }
+    }
+    for umask in ["0777", "0000"] {
+        let script = format!("umask {umask}; exec \"$@\"");
+        let folder = folder();
+        let words = Record::new([the_program()]).arg("nothing").by_hand().command_in(folder.path());
+        let ran = words.with_argv(vec!["sh".into(), "-c".into(), script.into(), "sh".into()]);
+        let ran = ran.arg(the_program()).arg("nothing").run().with_code(7);
+        assert_eq!(ran.out(), "worked\n");
+        let rec = folder.path().join("rec");
+        assert_eq!(fs::metadata(&rec).expect("made").permissions().mode() & 0o777, 0o700, "{umask}");
+    }
+}
+
+/// A filter that kills for any call of ours: none is made. What one thread is forbidden, our thread may still do, so all is on
+/// record; a filter for all threads leaves the memory that was ready.
+#[test]
+fn a_filter_of_system_calls() {
+    let _ = exact("seccomp", 0);
+    let _ = exact("seccomp_call", 0);
+    let _ = exact("seccomp_all", 2_000);
+    let _ = exact("seccomp_kept_busy", 200_000);
+    let _ = exact("seccomp_refused", 0);
+}
+
+#[test]
+fn a_filter_and_more_than_is_ready() {
+    let process = honest("seccomp_flood", "seccomp");
+    let (made, lost) = (process.sized(40).len() as u64, process.stats.lost_events);
+    assert_eq!(process.one_sized(10009).freed_by, "free");
+    // Each event is on record or counted.
+    let events = made + process.sized(40).iter().filter(|a| a.freed_by == "free").count() as u64 + lost;
+    assert_eq!(events, 2 * (5_000 + ROUNDS as u64 + 1_000_000));
+    let one =
+        Record::new([the_program()]).arg("seccomp_flood_one").allocations("none").with_code(7).process();
+    assert_eq!(one.stats.total_allocations, 5_000 + ROUNDS as u64 + 2_000_000 + 3);
+}
+
+/// Not even the clock is left.
+#[test]
+fn strict_mode() {
+    let process = honest("seccomp_strict", "seccomp");
+    assert_eq!(process.sized(40).len(), 5_000);
+    assert_eq!(process.exit_code, Some(7));
+}
+
+/// A forked child with a filter of its own; its parent goes on without.
+#[test]
+fn a_filter_in_a_child() {
+    let recorded = both("seccomp_fork");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    assert_work(&snapshot.processes[0], "seccomp_fork", ROUNDS);
+}
+
+#[test]
+fn little_address_space() {
+    let process = exact("memory", 0);
+    assert_eq!(process.stats.failed_allocations, 1);
+    let none = honest("no_memory", "memory");
+    assert_eq!(none.stats.failed_allocations, 1);
+}
+
+#[test]
+fn a_limit_of_file_sizes() {
+    let _ = honest("file_size", "limit");
+    let _ = honest("file_size_small", "limit");
+    // From the start on: nothing can be recorded, which one line says.
+    let script = format!("ulimit -f 0; exec {} nothing", the_program().display());
+    let native = Cmd::new(["sh", "-c", &script]).run();
+    let folder = folder();
+    let record = Record::new(["sh", "-c", &script]).by_hand();
+    let ran = record.command_in(folder.path()).run();
+    assert_same(&ran, &native, "ulimit -f 0");
+    assert!(ran.err().starts_with("memscope: ") && ran.err().lines().count() <= 2, "{}", ran.err());
+}
+
+#[test]
+fn little_stack_left() {
+    let process = exact("little_stack", ROUNDS);
+    assert_eq!(process.one_sized(10037).freed_by, "free");
+    let process = exact("little_signal_stack", 10_000);
+    assert_eq!(process.sized(10039).len(), 1_000);
+}
+
+/// A script run in a mount namespace of its own.
+fn in_own_mounts(script: &str) -> Cmd {
+    Cmd::new(["unshare", "-m", "sh", "-ec", script])
+}
+
+/// The recording's file system is full: exact up to there, and `analyze` elsewhere says so.
+#[test]
+fn a_full_disk() {
+    needs_root();
+    let folder = folder();
+    let (disk, json) = (folder.path().join("disk"), folder.path().join("out.json"));
+    fs::create_dir(&disk).expect("made");
+    let script = format!(
+        "mount -t tmpfs -o size=64k none {disk}; s=0; {cli} run --quiet --export none -o {disk}/rec {program} grows || s=$?; echo status $s; \
+         {cli} analyze {disk}/rec {json}",
+        disk = disk.display(),
+        cli = artifacts::cli().display(),
+        program = the_program().display(),
+        json = json.display(),
+    );
+    let ran = in_own_mounts(&script).run().success();
+    assert_eq!(ran.out(), "worked\nstatus 7\n", "{}", ran.tail());
+    let snapshot = Snapshot::load(&json);
+    assert!(!snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    assert!(snapshot.processes[0].stats.total_allocations > 5_000);
+}
+
+/// No `/dev/shm`, or a tiny one: the spool lies beside the trace, or some of it in the process's own memory.
+#[test]
+fn little_shared_memory() {
+    needs_root();
+    for mount in ["mount -t tmpfs -o size=64k none /dev/shm", "mount -t tmpfs -o ro none /dev/shm"] {
+        let folder = folder();
+        let record = Record::new([the_program()]).arg("nothing");
+        let words = record.command_in(folder.path());
+        let mut argv: Vec<_> = ["unshare", "-m", "sh", "-ec"].map(Into::into).to_vec();
+        argv.push(format!("{mount}; exec \"$@\"").into());
+        argv.push("sh".into());
+        argv.extend(words.argv().iter().cloned());
+        let ran = words.with_argv(argv).run().with_code(7);
+        assert_eq!((ran.out().as_str(), ran.err().as_str()), ("worked\n", ""), "{mount}");
+        let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
+        assert_work(&snapshot.processes[0], mount, ROUNDS);
+        let left: Vec<_> = fs::read_dir(folder.path().join("rec")).expect("listed").flatten().collect();
+        assert_eq!(left.len(), 2, "a trace and a snapshot: {left:?}");
+    }
+}
+
+/// The program goes on; nothing is left behind in shared memory.
+#[test]
+fn the_recording_is_deleted() {
+    let folder = folder();
+    let rec = folder.path().join("rec");
+    let native = Cmd::new([the_program()]).arg("deleted").arg(&rec).run();
+    let ran = Record::new([the_program()]).arg("deleted").arg(&rec).command_in(folder.path()).run();
+    assert_same(&ran, &native, "deleted");
+    assert!(ran.err().lines().all(|line| line.starts_with("memscope: ")), "{}", ran.err());
+    assert!(!rec.exists());
+}
+
+#[test]
+fn strange_names() {
+    let folder = folder();
+    let name = std::ffi::OsStr::from_bytes(b"a b\xff'\n");
+    let (dir, argument) = (folder.path().join(name), std::ffi::OsStr::from_bytes(b"nothing"));
+    fs::create_dir(&dir).expect("made");
+    let program = dir.join(name);
+    fs::copy(the_program(), &program).expect("copied");
+    for record in [Record::new([&program]), Record::new([&program]).by_hand()] {
+        let ran = record.arg(argument).arg(name).command_in(&dir).run().with_code(7);
+        assert_eq!(ran.out(), "worked\n", "{}", ran.tail());
+        let json = dir.join("out.json");
+        let _ = analyze(&dir.join("rec"), &json, &["--allocations", "all"]).success();
+        let snapshot = Snapshot::load(&json);
+        assert_work(&snapshot.processes[0], "strange names", ROUNDS);
+        assert_eq!(snapshot.processes[0].args[2], "a b\u{fffd}'\n");
+        assert!(snapshot.processes[0].exe.ends_with("/a b\u{fffd}'\n"), "{}", snapshot.processes[0].exe);
+        fs::remove_dir_all(dir.join("rec")).expect("removed");
+    }
+}
+
+/// Someone else traces the program, or us and it.
+#[test]
+fn traced() {
+    let own = folder();
+    let log = own.path().join("log");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=exit_group,clone,clone3", "-o"];
+    let words: Vec<_> = strace.iter().map(Into::into).chain([log.clone().into_os_string()]).collect();
+    let inside = Record::new(words.clone()).arg(the_program()).arg("nothing").with_code(7);
+    let snapshot = inside.snapshot();
+    let traced = snapshot.processes.iter().find(|p| p.exe.contains("circumstances")).expect("the program");
+    assert_work(traced, "strace in memscope", ROUNDS);
+    let folder = folder();
+    let command = Record::new([the_program()]).arg("nothing").command_in(folder.path());
+    let ran = command.with_argv(words.into_iter().chain(command.argv().iter().cloned()).collect()).run();
+    assert_eq!((ran.code(), ran.out().as_str()), (7, "worked\n"), "{}", ran.tail());
+    let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
+    assert_work(&snapshot.processes[0], "memscope in strace", ROUNDS);
+}
+
+/// Another interposer, before and behind ours: each sees every call.
+#[test]
+fn beside_another_interposer() {
+    let other = program::c_library("passes_on", &[]);
+    let ours = artifacts::library();
+    for (first, second) in [(&other, &ours), (&ours, &other)] {
+        let folder = folder();
+        let record = Record::new([the_program()]).arg("nothing").by_hand().command_in(folder.path());
+        let preload = format!("{}:{}", first.display(), second.display());
+        let ran = record.env("LD_PRELOAD", preload).run().with_code(7);
+        assert_eq!(ran.out(), "worked\npassed on: 65000\n", "{}", ran.tail());
+        let snapshot = Snapshot::load(&folder.path().join("by-hand.json"));
+        assert_work(&snapshot.processes[0], "two interposers", ROUNDS);
+    }
+    let recorded = Record::new([the_program()]).arg("nothing").env("LD_PRELOAD", &other).with_code(7);
+    // memscope-cli itself has the other library, too.
+    assert!(recorded.ran.out().starts_with("worked\npassed on: 65000\n"), "{}", recorded.ran.out());
+    assert_work(&recorded.process(), "the user's own entry", ROUNDS);
+}
+
+#[track_caller]
+fn assert_steps_aside(program: &Path, says_by_hand: bool) {
+    let native = Cmd::new([program]).arg("nothing").run();
+    // Under `run`: it can't be recorded, so it is not started.
+    let folder = folder();
+    let rec = folder.path().join("rec");
+    let ran = Record::new([program]).arg("nothing").command_in(folder.path()).run();
+    assert_eq!((ran.code(), ran.out().as_str()), (125, ""), "{}", ran.tail());
+    assert!(ran.err().contains("AddressSanitizer") && ran.err().lines().count() <= 2, "{}", ran.err());
+    assert!(!rec.exists());
+    // By hand, and in a child: it runs as it would without us.
+    let ran = Record::new([program]).arg("nothing").by_hand().command_in(folder.path()).run();
+    assert_same(&ran, &native, "by hand");
+    if says_by_hand {
+        assert!(ran.err().contains("AddressSanitizer") && ran.err().lines().count() == 1, "{}", ran.err());
+        assert!(!rec.exists());
+    } else {
+        // It names nothing that the loader would know; what is missing the analysis finds out.
+        assert_eq!(ran.err(), "");
+        fs::remove_dir_all(&rec).expect("removed");
+    }
+    let script = format!("{} nothing; exit $?", program.display());
+    let ran = Record::new(["sh", "-c", &script]).command_in(folder.path()).run();
+    assert_same(&ran, &native, "in a child");
+    assert_eq!(traces_in(&rec).len(), if says_by_hand { 1 } else { 2 });
+}
+
+#[test]
+fn with_a_sanitizer() {
+    let flags = ["-fsanitize=address", "-Wno-maybe-uninitialized", "-Wno-error"];
+    assert_steps_aside(&program::c("circumstances", &flags), true);
+    let flags = ["-fsanitize=address", "-static-libasan", "-Wno-maybe-uninitialized", "-Wno-error"];
+    assert_steps_aside(&program::c("circumstances", &flags), false);
+}
