@@ -21,6 +21,7 @@ mod unrecorded;
 pub use image::{Program, directories};
 pub use scratch::with_words;
 
+use crate::sys::Errno;
 use crate::sys::file::File;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
@@ -198,7 +199,9 @@ impl Inheritance {
     }
 }
 
-/// Whether the loader will be able to open the library, with the rights and the root that the process has now.
+/// Whether the loader will be able to open the library, with the rights and the root that the process has now. That there
+/// is no descriptor left says nothing: the one of the program's file is closed by then.
 fn can_be_loaded(library: &CStr) -> bool {
-    !library.is_empty() && File::read_only(library).is_ok()
+    let opened = File::read_only(library);
+    !library.is_empty() && matches!(opened, Ok(_) | Err(Errno(libc::EMFILE | libc::ENFILE)))
 }

@@ -145,7 +145,12 @@ static void empty_and_remove(const char *folder) {
     struct dirent *entry;
     /* In a native run it is not there. */
     if (!all) return;
-    while ((entry = readdir(all))) unlinkat(dirfd(all), entry->d_name, 0);
+    while ((entry = readdir(all))) {
+        char path[PATH_MAX];
+        snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+        if (entry->d_type == DT_DIR && strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) empty_and_remove(path);
+        else unlink(path);
+    }
     closedir(all);
     must(!rmdir(folder));
 }
