@@ -12,6 +12,9 @@ mod error;
 mod exit_codes;
 mod export;
 mod handoff;
+// An allocator has no safe interface.
+#[allow(unsafe_code)]
+mod heap;
 mod input;
 mod output;
 mod preflight;
@@ -24,6 +27,9 @@ mod symbols;
 use std::process::ExitCode;
 
 use memscope_report as report;
+
+#[global_allocator]
+static HEAP: heap::Heap = heap::Heap;
 
 fn main() -> ExitCode {
     match commands::dispatch() {

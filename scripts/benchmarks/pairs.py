@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What one pair of malloc and free costs, at fixed stack depths; what starting costs; what a loop sustains.
 
-  pairs.py --build DIR [--rounds N] [--count N] [--starts N] [--tools native,memscope,heaptrack] --out FILE
+  pairs.py --build DIR [--rounds N] [--count N] [--starts N] [--tools native,memscope,heaptrack,full] [--full FILE] --out FILE
 
 Each round runs every tool once on every shape of `pairs` (workloads/src/pairs.c), native first, so that a figure is
 the difference to a native run of the same round. The program itself measures the CPU time of its own threads.
 A memscope run is then analysed, and its counts compared with those of the counting library: where they differ, or the
-recording is incomplete, the row is marked VOID. One JSON line per figure.
+recording is incomplete, the row is marked VOID. One JSON line per figure. The tool `full` is memscope with the library
+--full, which unwinds all of every stack; it runs in the shapes where every stack is new.
 """
 import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
 
@@ -20,9 +21,11 @@ SHAPES = {  # name: (mode, depth, leaves, threads, share of --count)
 }
 
 
-def command(tool, out, argv):
+def command(tool, out, argv, full):
     if tool == "native":
         return argv
+    if tool == "full":
+        return ["env", "LD_PRELOAD=" + full, "MEMSCOPE_OUTPUT=" + out + "/rec", "MEMSCOPE_QUIET=1"] + argv
     if tool == "heaptrack":
         return ["heaptrack", "-o", out + "/ht"] + argv
     return ["memscope-cli", "run", "--quiet", "--export", "none", "-o", out + "/rec", "--"] + argv
@@ -64,14 +67,14 @@ def analysed(out, expected):
     return sum(got), size, seconds
 
 
-def run(tool, argv, expected):
+def run(tool, argv, expected, full=None):
     out = tempfile.mkdtemp(prefix="pairs.")
     try:
-        ran = subprocess.run(command(tool, out, argv), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        ran = subprocess.run(command(tool, out, argv, full), stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ran.returncode:
             return {"void": f"status {ran.returncode}: {ran.stderr.strip()[-200:]}"}
         row = last_json(ran.stderr + ran.stdout)
-        if tool == "memscope":
+        if tool in ("memscope", "full"):
             seen = analysed(out, expected)
             if isinstance(seen, str):
                 return dict(row, void=seen)
@@ -89,7 +92,9 @@ def shapes(args, put):
         for number in range(args.rounds):
             native = None
             for tool in args.tools.split(","):
-                row = run(tool, argv, expected)
+                if tool == "full" and mode != "paths":
+                    continue
+                row = run(tool, argv, expected, args.full)
                 row.update(kind="pairs", shape=name, threads=threads, tool=tool, round=number)
                 if "cpu_ns" in row:
                     row["ns"] = row["cpu_ns"] / row["pairs"]
@@ -141,6 +146,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", required=True)
     ap.add_argument("--tools", default="native,memscope,heaptrack")
+    ap.add_argument("--full", help="libmemscope.so with the feature `full`")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--count", type=int, default=5_000_000)
     ap.add_argument("--starts", type=int, default=500)

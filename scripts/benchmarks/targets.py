@@ -116,6 +116,12 @@ def rows(runs, pairs):
         return value / theirs, 1 / 2, f"{value / theirs:.3f} ({value:.0f} ns of {theirs:.0f} ns)"
     yield "the same against heaptrack's, random call paths at depth 25", "<= 1/2", random_paths
 
+    def worst_case():
+        value = added_ns(pairs, "depth 25, random paths", "memscope")
+        full = added_ns(pairs, "depth 25, random paths", "full")
+        return value / full, 1, f"{value / full:.3f} ({value:.0f} ns of {full:.0f} ns)"
+    yield "worst case (nearly every frame is new) against our own full unwinding of every stack", "<= 1", worst_case
+
     def scaling():
         one, four = added_ns(pairs, "depth 25", "memscope"), added_ns(pairs, "depth 25, 4 threads", "memscope")
         return four / one, 1.2, f"{four / one:.2f}"

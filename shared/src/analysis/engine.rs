@@ -148,11 +148,16 @@ impl<'a> Engine<'a> {
     #[inline]
     fn look_ahead(&mut self, events: &[Event]) {
         let mut sum = 0;
-        for event in events {
-            sum ^= self.pairing.touch(event.address) ^ self.sites.touch(event.stack);
+        if self.pairing.is_far() {
+            for event in events {
+                sum ^= self.pairing.touch(event.address);
+            }
         }
         // What sites hold is near anyway where they are few.
         if self.accounts.sites.len() > FAR {
+            for event in events {
+                sum ^= self.sites.touch(event.stack);
+            }
             for event in events {
                 sum ^= match event.kind {
                     EventKind::Start => {

@@ -16,6 +16,8 @@ const SUBS: usize = 1 << SUB_BITS;
 const ROWS: usize = 64 - SUB_BITS as usize + 1;
 /// Values that are kept before there are counters.
 const FEW: usize = 12;
+/// Rows from which on a look-up may wait for memory.
+const FAR: usize = 1 << 9;
 /// No bucket has this number.
 const EMPTY: u16 = u16::MAX;
 
@@ -114,6 +116,13 @@ impl Histograms {
         if few.is_full() {
             few.0.iter().for_each(|&bucket| self.count(site, bucket));
         }
+    }
+
+    /// Whether the nearer caches do not hold the rows.
+    #[inline]
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.keys.len() > FAR
     }
 
     /// Reads what counting a value of a site would read first.

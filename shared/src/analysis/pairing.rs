@@ -138,6 +138,13 @@ impl Pairing {
         Self { budget: 1 << 16, ..Self::default() }
     }
 
+    /// Whether what is live may not be in the nearer caches.
+    #[inline]
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.live.is_far()
+    }
+
     /// Reads what an event at `address` will need.
     #[inline]
     #[must_use]
@@ -211,9 +218,16 @@ impl Pairing {
         }
     }
 
-    /// Decides what has waited long enough.
-    #[inline]
+    /// Decides what has waited long enough. Nearly always nothing waits.
+    #[inline(always)]
     fn decide(&mut self, now: u64, ledger: &mut impl Ledger) {
+        if !self.deadlines.is_empty() {
+            self.decide_waiting(now, ledger);
+        }
+    }
+
+    #[inline(never)]
+    fn decide_waiting(&mut self, now: u64, ledger: &mut impl Ledger) {
         while let Some(&Reverse((deadline, address))) = self.deadlines.peek() {
             if deadline >= now {
                 return;

@@ -14,6 +14,8 @@ use crate::model::{Lifetimes, SiteStats};
 
 /// Lifetimes that are put down at once.
 const BATCH: usize = 128;
+/// Sites that the nearest cache holds: 64 bytes each.
+const NEAR: usize = 256;
 /// What lives shorter is short-lived, in ns.
 const SHORT: u64 = 1_000_000;
 
@@ -149,11 +151,9 @@ impl Sites {
 
     /// Puts the lifetimes down that have not been yet.
     pub fn settle(&mut self) {
-        let mut sum = 0;
-        for &(site, lifetime) in &self.batch {
-            sum ^= self.lives[site as usize].short ^ self.histograms.touch(site, lifetime);
+        if self.lives.len() > NEAR || self.histograms.is_far() {
+            self.look_ahead();
         }
-        black_box(sum);
         for &(site, lifetime) in &self.batch {
             let lives = &mut self.lives[site as usize];
             lives.sum += u128::from(lifetime);
@@ -163,6 +163,15 @@ impl Sites {
             self.histograms.add(site, &mut lives.few, lifetime);
         }
         self.batch.clear();
+    }
+
+    /// Looks at all that the batch will need.
+    fn look_ahead(&self) {
+        let mut sum = 0;
+        for &(site, lifetime) in &self.batch {
+            sum ^= self.lives[site as usize].short ^ self.histograms.touch(site, lifetime);
+        }
+        black_box(sum);
     }
 
     /// The sums of a site, after [`Sites::settle`]. The mean lifetime is that of all its allocations.

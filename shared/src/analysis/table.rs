@@ -33,6 +33,8 @@ pub struct Table {
 }
 
 const FEWEST: usize = 1 << 10;
+/// Slots from which on a look-up may wait for memory.
+const FAR: usize = 1 << 12;
 
 impl Default for Table {
     fn default() -> Self {
@@ -64,16 +66,25 @@ impl Table {
         self.slots.iter().filter(|block| block.address != 0)
     }
 
+    /// Whether the nearer caches do not hold the table.
+    #[inline]
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.slots.len() > FAR
+    }
+
     #[inline]
     fn home(&self, address: u64) -> usize {
         (mix(address, 0) >> self.shift) as usize
     }
 
-    /// Reads what a look-up would read first, so that it is near when that comes.
+    /// Reads what a look-up would read first, so that it is near when that comes: the slot's cache line, where large
+    /// tables begin with one, and the next, into which half of all look-ups and most removals go on.
     #[inline]
     #[must_use]
     pub fn touch(&self, address: u64) -> u64 {
-        self.slots[self.home(address) & (self.slots.len() - 1)].address
+        let (home, mask) = (self.home(address), self.slots.len() - 1);
+        self.slots[home & mask].address ^ self.slots[((home | 1) + 1) & mask].address
     }
 
     /// The slot of the block at `address`, or the empty one where it would go.

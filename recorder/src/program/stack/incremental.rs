@@ -50,6 +50,8 @@
 //! A signal handler may jump out of a capture. Whatever is below `count` is complete at any time: recording lowers
 //! `count` before it writes above it, and raises it last.
 
+mod whole;
+
 use super::bounds::Bounds;
 use super::memo::{self, Known, Memo, Table, first_difference};
 use super::rule::{self, Kind, Rule};
@@ -58,6 +60,7 @@ use super::trie::{Emit, Place, Trie};
 use super::unwind::{Bp, Context, Frame, Step};
 use core::sync::atomic::{Ordering, compiler_fence};
 use memscope_shared::record::{head, kind, operand};
+use whole::Gain;
 
 /// Most signal frames that a walk goes through. Their rsp may lead anywhere, even in a circle.
 const MOST_SIGNALS: usize = 256;
@@ -89,6 +92,9 @@ pub struct Stack {
     count: usize,
     /// The generation that everything here belongs to.
     generation: u32,
+    /// The same while the memo can tell anything, else 0.
+    recalls: u32,
+    gain: Gain,
     storage: Storage,
     bounds: Bounds,
 }
@@ -96,7 +102,6 @@ pub struct Stack {
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
-    /// The last frame that was put down, the outermost.
     last: *mut Walked,
     outer: Outer,
 }
@@ -225,9 +230,9 @@ impl Stack {
     /// # Safety
     /// `pc`, `sp` and `bp` must be the state of the frame that called a hook of this thread that has not returned.
     #[inline(always)]
-    pub unsafe fn recall(&self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, usize> {
+    pub unsafe fn recall(&mut self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, usize> {
         let mixed = Table::begin(pc, sp);
-        if self.generation != generation {
+        if self.recalls != generation {
             return Err(mixed);
         }
         // SAFETY: there is storage since the generation began; the caller's state is this thread's now.
@@ -251,7 +256,7 @@ impl Stack {
     /// As for [`Stack::recall`].
     #[inline(never)]
     unsafe fn recall_further(
-        &self,
+        &mut self,
         pc: usize,
         sp: usize,
         bp: usize,
@@ -280,11 +285,15 @@ impl Stack {
     /// # Safety
     /// As for [`Stack::recall`].
     #[inline(always)]
-    unsafe fn agree(&self, entry: &Memo, mixed: usize) -> Result<u32, usize> {
+    unsafe fn agree(&mut self, entry: &Memo, mixed: usize) -> Result<u32, usize> {
         // SAFETY: the words lead to the recorded frame, whose words are then compared.
         unsafe {
             let (id, joined) = entry.joined(self.storage.frames(), self.count).ok_or(mixed)?;
-            if self.hold(&*joined) { Ok(id) } else { Err(mixed) }
+            if !self.hold(&*joined) {
+                return Err(mixed);
+            }
+            self.gain.recalled = 1;
+            Ok(id)
         }
     }
 
@@ -328,7 +337,7 @@ impl Stack {
                 while (*open).sp < sp {
                     open = open.sub(1);
                 }
-                (*open).sp == sp && (*open).key == key
+                ((*open).sp ^ sp) as u64 | ((*open).key ^ key) == 0
             };
             if met {
                 match self.join(open, bp) {
@@ -410,6 +419,7 @@ impl Stack {
         }
         self.memo().forget_all();
         self.generation = generation;
+        self.recalls = if cfg!(feature = "full") { 0 } else { generation };
         Some(())
     }
 
@@ -478,10 +488,12 @@ impl Stack {
         let words = self.storage.words();
         let (outer, mut walked, mut keep) = match walk.outer {
             Outer::Recorded(met) => {
+                self.weigh(walk.last, met.wrapping_add(1));
                 self.set_end(met.wrapping_add(1));
                 (met, walk.last, true)
             }
             outer => {
+                self.weigh(walk.last, self.storage.frames());
                 self.set_end(self.storage.frames());
                 let root = root(emit);
                 // SAFETY: a walk has at least one frame, and there is room for it once it was read.
@@ -522,7 +534,9 @@ impl Stack {
             unsafe { place.write(Recorded::new(key, sp, bp, node.id, steps.count(words))) };
             walked = walked.wrapping_add(1);
         }
-        if keep && next.node.id != 0 {
+        if self.gain.is_none() {
+            self.rest();
+        } else if keep && next.node.id != 0 {
             self.set_end(place.wrapping_add(1));
             self.remember(memo_place);
         } else {
@@ -555,8 +569,7 @@ impl Stack {
         unsafe {
             let frames = self.storage.frames();
             let leaf = &*frames.add(self.count - 1);
-            // The join: as far out as the entry has room for the words up to there. The further out, the longer it
-            // will stay as it is. (Each frame but the outermost has a word at least.)
+            // The join: as far out as there is room for the words: it stays as it is for longest.
             let mut join = (self.count - 1).saturating_sub(memo::WORDS);
             while leaf.words() - (*frames.add(join)).words() > memo::WORDS {
                 join += 1;
@@ -571,11 +584,6 @@ impl Stack {
         }
     }
 
-    /// Forgets the recorded stack.
-    pub fn forget(&mut self) {
-        self.set_end(self.storage.frames());
-    }
-
     /// Start and size of the mapped memory.
     pub fn memory(&self) -> (*mut u8, usize) {
         self.storage.memory()
@@ -584,7 +592,8 @@ impl Stack {
     /// Gives the memory back.
     pub fn release(&mut self) {
         self.set_end(self.storage.frames());
-        self.generation = 0;
+        (self.generation, self.recalls) = (0, 0);
+        self.gain = Gain::default();
         self.storage.release();
         self.bounds = Bounds::default();
     }

@@ -18,6 +18,7 @@
 //! | [`memo`] | stacks that were captured lately, by the hook's caller |
 //! | [`storage`] | the thread's memory for both |
 //! | [`trie`] | stacks as numbers |
+//! | `incremental::whole` | when nothing can be joined for a while: whole stacks |
 //! | `check` | compares every stack with full unwinding, in checking builds |
 //! | [`nested`] | which of three kinds a nested hook call is |
 //!
@@ -131,6 +132,7 @@ impl StackState {
     unsafe fn capture_new(this: *mut Self, entry: Entry, place: usize, sink: &mut impl Sink) -> u32 {
         // SAFETY: passed on.
         let (stack, leaf) = unsafe { (&mut (*this).stack, entry.frame()) };
+        let whole = stack.take_whole();
         loop {
             let generation = modules::generation();
             let Some(walk) = stack.walk(leaf, generation, |address| find_rule(address, generation, sink))
@@ -140,6 +142,9 @@ impl StackState {
             // A walk that found a module gone has mixed two generations.
             if generation == modules::generation() {
                 let root = |emit: &mut Emitter<'_, _>| root(generation, emit.0).unwrap_or(0);
+                if whole {
+                    return stack.intern(walk, &TRIE, &mut Emitter(sink), root);
+                }
                 return stack.record(walk, &TRIE, &mut Emitter(sink), root, place);
             }
         }

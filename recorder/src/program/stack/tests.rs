@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 mod exotic;
 mod libraries;
+mod paths;
 mod signals;
 
 /// All nodes that any test has recorded: id -> (key, parent).

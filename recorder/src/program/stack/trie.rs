@@ -12,6 +12,10 @@
 //! is 5/8 full. As the line number is the top of the hash, lines 2n and 2n+1 of the new table take what line n of the
 //! old one held: the copy runs through both in order.
 //!
+//! Where stacks are new to the caches, going down waits for memory at each cache line of nodes. But what was interned
+//! together stands together: the children below a node that was found mostly follow it, so the lines
+//! behind it are fetched ahead.
+//!
 //! **Races are allowed to lose, never to lie.** An id is published (by a release store into a hint or the table)
 //! after its node is written *and its record is in the thread's buffer*, so whoever sees an id may use it. Two
 //! threads may insert the same child at once, or one may insert into a table that another has just copied: then the
@@ -23,6 +27,7 @@
 
 use crate::heap;
 use crate::sys::memory;
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -46,6 +51,16 @@ struct Node {
 }
 
 const _: () = assert!(size_of::<Node>() << CHUNK_BITS == HUGE_PAGE);
+
+impl Node {
+    /// Begins to fetch a cache line behind this node's.
+    #[inline(always)]
+    fn fetch_line_behind(&self, lines: usize) {
+        let place = core::ptr::from_ref(self).cast::<i8>().wrapping_add(lines * 64);
+        // SAFETY: a hint to the processor, which ignores addresses where nothing is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+    }
+}
 
 /// A trie. [`Trie::new`] is usable at once and maps memory when it is first asked.
 pub struct Trie {
@@ -227,6 +242,7 @@ impl Trie {
         if hint.node.key.load(Ordering::Relaxed) == key
             && hint.node.parent.load(Ordering::Relaxed) == parent.id
         {
+            hint.node.fetch_line_behind(2);
             return hint;
         }
         self.place(self.other_child(parent.id, key, emit))
@@ -238,6 +254,9 @@ impl Trie {
         if id == 0 {
             return self.add(parent, key, emit);
         }
+        let node = self.node(id);
+        node.fetch_line_behind(1);
+        node.fetch_line_behind(2);
         self.node(parent).hint.store(id, Ordering::Release);
         id
     }

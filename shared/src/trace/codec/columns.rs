@@ -143,6 +143,18 @@ impl<'a> Reader<'a> {
         Some(first)
     }
 
+    /// Takes a number that is mostly less than 128.
+    #[inline(always)]
+    pub fn small(&mut self) -> Option<u64> {
+        match self.bytes.split_first() {
+            Some((&first, rest)) if first < 0x80 => {
+                self.bytes = rest;
+                Some(u64::from(first))
+            }
+            _ => self.number(),
+        }
+    }
+
     /// Takes a number.
     #[inline(always)]
     pub fn number(&mut self) -> Option<u64> {

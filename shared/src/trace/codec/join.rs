@@ -211,7 +211,7 @@ impl Block<'_> {
 
     #[inline(always)]
     fn small_size(&mut self) -> Option<u64> {
-        self.take(column::SIZE).filter(|&size| size <= u64::from(u32::MAX))
+        self.columns[column::SIZE].small().filter(|&size| size <= u64::from(u32::MAX))
     }
 
     #[inline(always)]
@@ -226,7 +226,8 @@ impl Block<'_> {
     #[inline(always)]
     fn allocated(&mut self, address: u64, class: usize) -> Option<u32> {
         self.allocations.push(Allocation::new(address, class));
-        self.state.stack = self.state.stack.wrapping_add(self.signed(column::STACK)? as u32);
+        self.state.stack =
+            self.state.stack.wrapping_add(unzigzag(self.columns[column::STACK].small()?) as u32);
         Some(self.state.stack)
     }
 

@@ -28,8 +28,8 @@ pub const fn class(units: u64) -> usize {
 /// Plain numbers, so that fresh memory of zeros serves as it is: a process that records little touches little of it.
 #[derive(Clone, Debug)]
 pub struct Freed {
-    addresses: Vec<u64>,
-    tags: Vec<u32>,
+    addresses: Vec<[u64; DEPTH]>,
+    tags: Vec<[u32; DEPTH]>,
     ends: Vec<Ends>,
 }
 
@@ -91,8 +91,8 @@ impl Freed {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            addresses: vec![0; DEPTH * (CLASSES + 1)],
-            tags: vec![0; DEPTH * (CLASSES + 1)],
+            addresses: vec![[0; DEPTH]; CLASSES + 1],
+            tags: vec![[0; DEPTH]; CLASSES + 1],
             ends: vec![Ends::default(); CLASSES + 1],
         }
     }
@@ -104,8 +104,8 @@ impl Freed {
 
     #[inline(always)]
     fn ring(&mut self, class: usize) -> Option<(Ring<'_>, &mut Ends)> {
-        let addresses = self.addresses.as_chunks_mut().0.get_mut(class)?;
-        let tags = self.tags.as_chunks_mut().0.get_mut(class)?;
+        let addresses = self.addresses.get_mut(class)?;
+        let tags = self.tags.get_mut(class)?;
         Some((Ring { addresses, tags }, self.ends.get_mut(class)?))
     }
 
@@ -204,7 +204,8 @@ impl Allocation {
 ///
 /// A slot holds `address / 16 << 20 | number`, or 0; four slots share a bucket, the newest first. What is
 /// found is only a candidate: the caller compares the address with that of the allocation of this number. So old
-/// slots need not be cleared, and where a bucket overflows, an allocation is merely not found.
+/// slots need not be cleared, not even those of blocks that were freed (naming an older allocation at the same
+/// address says the same), and where a bucket overflows, an allocation is merely not found.
 #[derive(Clone, Debug)]
 pub struct Index {
     buckets: Vec<[u64; 4]>,
@@ -253,7 +254,10 @@ impl Index {
     pub fn insert(&mut self, address: u64, number: u32) {
         let (bucket, tag) = Self::place(address);
         let slots = &mut self.buckets[bucket];
-        *slots = [tag | u64::from(number) & NUMBER_MASK, slots[0], slots[1], slots[2]];
+        if slots[0] & !NUMBER_MASK != tag {
+            *slots = [0, slots[0], slots[1], slots[2]];
+        }
+        slots[0] = tag | u64::from(number) & NUMBER_MASK;
     }
 
     /// Takes out a candidate for the number of the latest allocation at `address`.

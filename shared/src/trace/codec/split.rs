@@ -259,9 +259,12 @@ impl Splitter {
         self.state.ended = address;
     }
 
-    /// The number of the latest allocation at `address`, if this block of records has it.
+    /// The number of the latest allocation at `address`, if this block of records has it. Often it is the last of all.
     #[inline(always)]
     fn number_of(&mut self, address: u64) -> Option<u32> {
+        if self.allocations.last().is_some_and(|last| last.address() == address) {
+            return Some(self.allocations.len() as u32 - 1);
+        }
         let number = self.index.remove(address)?;
         self.allocations.get(number as usize).filter(|a| a.address() == address).map(|_| number)
     }
