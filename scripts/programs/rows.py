@@ -12,14 +12,16 @@ PYTHON = {
     "signals": "test_signal test_faulthandler test_eintr",
     "sockets": "test_socket test_select test_selectors test_socketserver test_poll test_epoll",
     "asyncio": "test_asyncio",
-    "multiprocessing, fork": "test_multiprocessing_fork",
-    "multiprocessing, forkserver": "test_multiprocessing_forkserver",
-    "multiprocessing, spawn": "test_multiprocessing_spawn",
+    "multiprocessing by fork": "test_multiprocessing_fork",
+    "multiprocessing by forkserver": "test_multiprocessing_forkserver",
+    "multiprocessing by spawn": "test_multiprocessing_spawn",
     "executors": "test_concurrent_futures",
 }
 
 # Tests that any preloaded library changes, or whose outcome a native run does not repeat.
 EXCLUDED = {
+    # UDP-Lite does not come through on every loopback, and the tests then wait for it without end, natively too.
+    "sockets": ["*UDPLITE*"],
 }
 
 
