@@ -1,8 +1,8 @@
 //! Waiting for a word in memory to change. The words may lie in memory shared with other processes.
 
+use super::time;
 #[cfg(not(loom))]
 use super::{Errno, syscall};
-use super::time;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
