@@ -186,6 +186,7 @@ impl Process {
         PROCESS.store(null_mut(), Ordering::Relaxed);
         let process = get().expect("memory");
         crate::sync::model::Touch::touch(process);
+        process.pid.store(os::pid(), Ordering::Relaxed);
         process
     }
 

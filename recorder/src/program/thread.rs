@@ -307,7 +307,9 @@ impl ThreadState {
 impl crate::sync::model::Touch for ThreadState {
     fn touch(&self) {
         [&self.limit, &self.guard, &self.buffer].iter().for_each(|word| word.touch());
-        [&self.stream, &self.number, &self.tid, &self.ending].iter().for_each(|word| word.touch());
+        [&self.stream, &self.number, &self.tid, &self.ending, &self.abandoned]
+            .iter()
+            .for_each(|word| word.touch());
         [&self.nested, &self.outer, &self.next].iter().for_each(|word| word.touch());
         self.seen.touch();
         self.name.touch();
