@@ -10,7 +10,7 @@ PYTHON = {
     "processes": "test_subprocess test_popen test_fork1 test_wait3 test_wait4 test_pty test_cmd_line",
     "system": "test_os test_posix test_fcntl test_resource test_tempfile test_shutil",
     "signals": "test_signal test_faulthandler test_eintr",
-    "sockets": "test_socket test_select test_selectors test_socketserver test_poll test_epoll",
+    "sockets": "test_socket test_select test_selectors test_socketserver test_poll test_epoll test_httplib test_httpservers test_ftplib",
     "asyncio": "test_asyncio",
     "multiprocessing by fork": "test_multiprocessing_fork",
     "multiprocessing by forkserver": "test_multiprocessing_forkserver",
