@@ -1,5 +1,4 @@
 """The rows of scripts/matrix: what is run, what it needs, and what of it says nothing about memscope."""
-import re
 import sys
 
 # CPython's modules, in batches that each take about a minute or two natively.
@@ -12,10 +11,6 @@ PYTHON = {
     "signals": "test_signal test_faulthandler test_eintr",
     "sockets": "test_socket test_select test_selectors test_socketserver test_poll test_epoll test_httplib test_httpservers test_ftplib",
     "asyncio": "test_asyncio",
-    "multiprocessing by fork": "test_multiprocessing_fork",
-    "multiprocessing by forkserver": "test_multiprocessing_forkserver",
-    "multiprocessing by spawn": "test_multiprocessing_spawn",
-    "executors": "test_concurrent_futures",
 }
 
 # Tests that any preloaded library changes, or whose outcome a native run does not repeat.
@@ -39,6 +34,9 @@ def python_rows(Row):
 def all_rows(Row, programs, root):
     """All rows; `Row` is scripts/matrix's."""
     yield from python_rows(Row)
+    for method in ("fork", "forkserver", "spawn"):
+        command = [sys.executable, programs / "multiprocessing.py", method]
+        yield Row(f"python: multiprocessing by {method}", command, needs=[sys.executable], suite=True)
 
     def script(name, needs, interpreter="bash", suffix="", **options):
         command = [interpreter, programs / (name.lower() + suffix)]
