@@ -262,6 +262,7 @@ impl Writer {
 impl crate::sync::model::Touch for Writer {
     fn touch(&self) {
         [&self.state, &self.lock, &self.calls, &self.asleep].iter().for_each(|word| word.touch());
+        [&self.look, &self.looked, &self.polls, &self.tid].iter().for_each(|word| word.touch());
         [&self.pressed, &self.stop, &self.stopped].iter().for_each(|word| word.touch());
         self.channel.touch();
         self.sink.touch();

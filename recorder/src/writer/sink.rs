@@ -315,6 +315,8 @@ impl Sink {
         Self {
             path: CString::default(),
             file: None,
+            identity: Identity::default(),
+            own_table: false,
             offset: 0,
             encoder: Encoder::new(),
             zstd: Zstd::new().expect("memory"),
