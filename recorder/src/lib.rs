@@ -7,11 +7,14 @@
 pub mod children;
 pub mod clock;
 pub mod heap;
+#[cfg(all(test, loom))]
+mod models;
 pub mod process;
 pub mod program;
 pub mod region;
 pub mod spool;
 pub mod start;
 pub mod symbols;
+pub mod sync;
 pub mod sys;
 pub mod writer;

@@ -15,11 +15,11 @@ use crate::heap::map_wiped;
 use crate::program::thread::ThreadState;
 use crate::spool::file::SpoolFile;
 use crate::spool::pool::Pool;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use crate::sys::{memory, process as os};
 use crate::writer::Writer;
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// How far this process image is. See the module's drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +180,32 @@ impl Process {
         })
     }
 
+    /// Makes this the process of a model.
+    #[cfg(loom)]
+    pub fn model() -> &'static Self {
+        PROCESS.store(null_mut(), Ordering::Relaxed);
+        let process = get().expect("memory");
+        crate::sync::model::Touch::touch(process);
+        process.pid.store(os::pid(), Ordering::Relaxed);
+        process
+    }
+
     /// Calls every thread: its next event takes the slow path and sees what has changed.
     pub fn call_threads(&self) {
         self.each_state().for_each(ThreadState::call);
+    }
+}
+
+#[cfg(loom)]
+impl crate::sync::model::Touch for Process {
+    fn touch(&self) {
+        [&self.phase, &self.starting, &self.pid, &self.threads, &self.streams, &self.ending]
+            .iter()
+            .for_each(|word| word.touch());
+        self.states.touch();
+        self.early_count.touch();
+        self.pool.touch();
+        self.spool().touch();
+        self.writer.touch();
     }
 }

@@ -5,9 +5,9 @@ use super::stack::{self, Entry, Nested};
 use super::thread::ThreadState;
 use super::tls;
 use crate::process::{self, Phase, Process};
+use crate::sync::atomic::Ordering;
 use crate::sys::{process as os, seal};
 use crate::{clock, start};
-use core::sync::atomic::Ordering;
 use memscope_shared::record::{head, kind, thread_operand};
 
 /// How deep signal handlers may interrupt each other's hooks. Beyond it their events are only counted.

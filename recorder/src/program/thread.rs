@@ -6,9 +6,10 @@
 use crate::heap::map_wiped;
 use crate::program::stack::StackState;
 use crate::spool::buffer::Buffer;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
+use crate::sync::writes;
 use crate::sys::memory;
 use core::ptr::{addr_of_mut, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use memscope_shared::spool as layout;
 
 /// Room at the end of a buffer that makes one check per event enough: a stack node (2 words) and an
@@ -59,7 +60,13 @@ impl ThreadState {
     /// Maps a new state.
     #[must_use]
     pub fn map() -> Option<*mut Self> {
-        map_wiped(size_of::<Self>()).map(<*mut u8>::cast)
+        let state = map_wiped(size_of::<Self>()).map(<*mut u8>::cast::<Self>);
+        #[cfg(loom)]
+        state.into_iter().for_each(|state| {
+            // SAFETY: newly mapped, and valid when zero.
+            crate::sync::model::Touch::touch(unsafe { &*state });
+        });
+        state
     }
 
     /// The state after this one in the process's list.
@@ -103,6 +110,7 @@ impl ThreadState {
     pub unsafe fn fill(this: *mut Self, buffer: Buffer, filled: usize) {
         // SAFETY: the owner alone uses the plain fields.
         unsafe {
+            writes((&raw const (*this).cursor).cast(), 1);
             (*this).base = buffer.words() as usize;
             (*this).cursor = (*this).base + filled * 8;
             (*this).buffer.store(buffer.address(), Ordering::Release);
@@ -117,6 +125,7 @@ impl ThreadState {
     pub unsafe fn leave_buffer(this: *mut Self) {
         // SAFETY: the owner alone uses the plain fields.
         unsafe {
+            writes((&raw const (*this).cursor).cast(), 1);
             (*this).position += Self::filled(this) as u64;
             (*this).limit.store(0, Ordering::Relaxed);
             (*this).cursor = 0;
@@ -188,6 +197,7 @@ impl ThreadState {
         // comes last: other processors and the program's death both see whole records only.
         unsafe {
             let at = (*this).cursor as *mut u64;
+            writes(at, N);
             for (k, word) in words.into_iter().enumerate() {
                 at.add(k).write(word);
             }
@@ -203,6 +213,7 @@ impl ThreadState {
     pub unsafe fn commit(this: *mut Self, words: usize) {
         // SAFETY: as promised; the buffer's header lies right before its words.
         unsafe {
+            writes((&raw const (*this).cursor).cast(), 1);
             let cursor = (*this).cursor + words * 8;
             (*this).cursor = cursor;
             let header = ((*this).base - layout::BUFFER_HEADER_BYTES) as *const crate::spool::buffer::Header;
@@ -289,5 +300,18 @@ impl ThreadState {
     #[must_use]
     pub const fn none() -> *mut Self {
         null_mut()
+    }
+}
+
+#[cfg(loom)]
+impl crate::sync::model::Touch for ThreadState {
+    fn touch(&self) {
+        [&self.limit, &self.guard, &self.buffer].iter().for_each(|word| word.touch());
+        [&self.stream, &self.number, &self.tid, &self.ending, &self.abandoned]
+            .iter()
+            .for_each(|word| word.touch());
+        [&self.nested, &self.outer, &self.next].iter().for_each(|word| word.touch());
+        self.seen.touch();
+        self.name.touch();
     }
 }

@@ -31,6 +31,10 @@ global_asm!(
 #[inline(always)]
 #[must_use]
 pub fn get() -> usize {
+    #[cfg(loom)]
+    if crate::sync::model::running() {
+        return crate::sync::model::thread_word();
+    }
     let word: usize;
     // SAFETY: reads the calling thread's own word; the static TLS block exists as long as the thread.
     unsafe {
@@ -47,6 +51,10 @@ pub fn get() -> usize {
 /// Writes the word.
 #[inline(always)]
 pub fn set(value: usize) {
+    #[cfg(loom)]
+    if crate::sync::model::running() {
+        return crate::sync::model::set_thread_word(value);
+    }
     // SAFETY: writes the calling thread's own word.
     unsafe {
         asm!(

@@ -7,8 +7,9 @@
 //! A thread alone writes `committed`, the writer alone writes `taken`. What lies between the two is to be
 //! written to the trace, whether the buffer is queued or still being filled.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::reads;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
 use memscope_shared::spool as layout;
 
 /// The header; its fields stand where `memscope_shared::spool::buffer` says.
@@ -95,6 +96,7 @@ impl Buffer {
         let committed = header.committed.load(Ordering::Acquire).min(layout::BUFFER_WORDS as u64);
         let taken = header.taken.load(Ordering::Relaxed).min(committed);
         let position = header.position.load(Ordering::Relaxed) + taken;
+        reads(self.words().wrapping_add(taken as usize), (committed - taken) as usize);
         // SAFETY: words below `committed` are never written again before the writer, who alone calls
         // this, has taken them and given the buffer back.
         let words = unsafe {
@@ -112,5 +114,15 @@ impl Buffer {
         header.thread.store(thread, Ordering::Relaxed);
         // Last: from here on a reader of the file counts the buffer as in use.
         header.stream.store(stream, Ordering::Release);
+    }
+}
+
+#[cfg(loom)]
+impl crate::sync::model::Touch for Buffer {
+    fn touch(&self) {
+        let h = self.header();
+        [&h.stream, &h.thread, &h.position, &h.committed, &h.taken, &h.next, &h.private]
+            .iter()
+            .for_each(|word| word.touch());
     }
 }

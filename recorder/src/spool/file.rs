@@ -4,9 +4,9 @@
 //! No descriptor is kept: programs close what they don't know. The file grows in segments; the blocks of a
 //! segment are allocated before it is mapped, since touching a page that the disk has no room for is SIGBUS.
 
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::sys::{Errno, file, memory, process, syscall};
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use memscope_shared::spool as layout;
 
 /// Buffers in the first segment, which every recorded process pays for, and in the others.
@@ -170,7 +170,16 @@ impl SpoolFile {
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+impl crate::sync::model::Touch for SpoolFile {
+    fn touch(&self) {
+        self.header.touch();
+        self.segments.touch();
+        self.length.touch();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -7,14 +7,16 @@
 use super::buffer::Buffer;
 use super::file::SpoolFile;
 use crate::clock;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, memory, process};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use memscope_shared::spool as layout;
 
 /// Buffers that may be filled and waiting for the writer, beyond one for each thread: 6 MiB.
-const IN_FLIGHT: u64 = 96;
+///
+/// A model's pool makes none: it has those that it is given, so that threads come to wait for them.
+const IN_FLIGHT: u64 = if cfg!(loom) { 0 } else { 96 };
 
 /// All buffers of a process. Valid when all bytes are zero.
 #[derive(Debug)]
@@ -159,7 +161,23 @@ impl Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(loom)]
+impl Pool {
+    /// Never grows from now on.
+    pub fn stay(&self) {
+        self.total.store(1 << 32, Ordering::Relaxed);
+    }
+}
+
+#[cfg(loom)]
+impl crate::sync::model::Touch for Pool {
+    fn touch(&self) {
+        [&self.head, &self.total, &self.owners].iter().for_each(|word| word.touch());
+        [&self.returned, &self.waiters, &self.growing].iter().for_each(|word| word.touch());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -14,7 +14,7 @@ pub struct File(i32);
 
 /// What tells a file from another one: the descriptor's number may have been closed by the program and
 /// given to a file of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     device: u64,
     inode: u64,

@@ -1,10 +1,23 @@
 //! Waiting for a word in memory to change. The words may lie in memory shared with other processes.
 
-use super::{Errno, syscall, time};
-use core::sync::atomic::{AtomicU32, Ordering};
+use super::time;
+#[cfg(not(loom))]
+use super::{Errno, syscall};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
+/// A model knows no time: every wait ends, as if a moment later.
+#[cfg(loom)]
+pub fn wait(_word: &AtomicU32, _expected: u32, _timeout: Duration) {
+    super::process::yield_now();
+}
+
+/// Wakes nobody: in a model nobody sleeps.
+#[cfg(loom)]
+pub const fn wake(_word: &AtomicU32, _count: i32) {}
+
 /// Waits while `*word == expected`, until woken or `timeout` has passed. Wakes may be spurious.
+#[cfg(not(loom))]
 pub fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
     let time =
         libc::timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
@@ -33,6 +46,7 @@ pub fn wait_while(word: &AtomicU32, unwanted: u32, patience: Duration) {
 }
 
 /// Wakes up to `count` waiters.
+#[cfg(not(loom))]
 pub fn wake(word: &AtomicU32, count: i32) {
     let args = [word.as_ptr() as usize, libc::FUTEX_WAKE as usize, count as usize, 0, 0, 0];
     // SAFETY: the word is valid; waking reads nothing.

@@ -10,7 +10,10 @@ pub fn map_private(len: usize) -> Result<*mut u8, Errno> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let args = [0, len, (libc::PROT_READ | libc::PROT_WRITE) as usize, flags as usize, usize::MAX, 0];
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    unsafe { syscall(libc::SYS_mmap, args) }.map(|address| address as *mut u8)
+    let mapped = unsafe { syscall(libc::SYS_mmap, args) }.map(|address| address as *mut u8);
+    #[cfg(loom)]
+    let mapped = mapped.inspect(|address| crate::sync::model::mapped(*address, len));
+    mapped
 }
 
 /// Maps `len` bytes of private zeroed memory whose start is a multiple of `align` (a power of two of at
@@ -56,6 +59,8 @@ pub unsafe fn replace(address: *mut u8, len: usize) -> Result<(), Errno> {
 /// # Safety
 /// The range must be one that this crate mapped, and nobody may use it any more.
 pub unsafe fn unmap(address: *mut u8, len: usize) -> Result<(), Errno> {
+    #[cfg(loom)]
+    crate::sync::model::unmapped(address);
     // SAFETY: as promised by the caller.
     unsafe { syscall(libc::SYS_munmap, [address as usize, len, 0, 0, 0, 0]) }.map(drop)
 }

@@ -44,6 +44,10 @@ pub fn gains_no_rights() -> bool {
 /// This thread's id.
 #[must_use]
 pub fn tid() -> u32 {
+    #[cfg(loom)]
+    if crate::sync::model::running() {
+        return crate::sync::model::tid();
+    }
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
 }
@@ -51,6 +55,10 @@ pub fn tid() -> u32 {
 /// True where a thread of this process has that id.
 #[must_use]
 pub fn thread_exists(pid: u32, tid: u32) -> bool {
+    #[cfg(loom)]
+    if crate::sync::model::running() {
+        return crate::sync::model::thread_exists(tid);
+    }
     // SAFETY: signal 0 is never delivered, it only asks.
     let asked = unsafe { syscall(libc::SYS_tgkill, [pid as usize, tid as usize, 0, 0, 0, 0]) };
     asked != Err(Errno::ESRCH)
@@ -68,6 +76,10 @@ pub fn thread_name() -> [u8; 16] {
 
 /// Gives the processor to another thread.
 pub fn yield_now() {
+    #[cfg(loom)]
+    if crate::sync::model::running() {
+        return loom::thread::yield_now();
+    }
     // SAFETY: takes no arguments.
     let _ = unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
 }

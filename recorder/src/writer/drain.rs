@@ -5,8 +5,8 @@ use super::{FINISH, RETIRE, RETIRED, STOPPED, Writer};
 use crate::process::{Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
+use crate::sync::atomic::Ordering;
 use crate::sys::{file, futex, memory, process as os, time};
-use core::sync::atomic::Ordering;
 use core::time::Duration;
 use memscope_shared::spool as layout;
 

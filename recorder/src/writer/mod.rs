@@ -6,17 +6,17 @@
 
 pub mod channel;
 pub mod compress;
-mod drain;
+pub(crate) mod drain;
 pub mod sink;
 mod thread;
 
 use crate::process::{Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, process as os, seal};
 use channel::Channel;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
 use sink::Sink;
 
@@ -66,9 +66,9 @@ const FINISH: u32 = 1;
 const RETIRE: u32 = 2;
 
 /// The sink, held by one thread at a time, with signals blocked. What that thread allocates is not recorded.
-struct Held<'a> {
+pub(crate) struct Held<'a> {
     writer: &'a Writer,
-    sink: &'a mut Sink,
+    pub(crate) sink: &'a mut Sink,
     _ours: Unrecorded,
     _signals: Blocked,
 }
@@ -94,7 +94,7 @@ impl Writer {
         unsafe { self.channel.load(Ordering::Acquire).as_ref() }
     }
 
-    fn hold(&self) -> Option<Held<'_>> {
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
         let signals = Blocked::all();
         let ours = Unrecorded::begin();
         while self.lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
@@ -255,5 +255,16 @@ impl Writer {
         futex::wake(&self.calls, 1);
         futex::wait_while(&self.stopped, 0, patience);
         self.stopped.load(Ordering::Acquire) == 1
+    }
+}
+
+#[cfg(loom)]
+impl crate::sync::model::Touch for Writer {
+    fn touch(&self) {
+        [&self.state, &self.lock, &self.calls, &self.asleep].iter().for_each(|word| word.touch());
+        [&self.look, &self.looked, &self.polls, &self.tid].iter().for_each(|word| word.touch());
+        [&self.pressed, &self.stop, &self.stopped].iter().for_each(|word| word.touch());
+        self.channel.touch();
+        self.sink.touch();
     }
 }

@@ -11,11 +11,11 @@ use crate::process::{Phase, Process};
 use crate::program::birth::name_words;
 use crate::spool::buffer::Buffer;
 use crate::start::end;
+use crate::sync::atomic::Ordering;
 use crate::sys::file::{self, File, Identity};
 use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
-use core::sync::atomic::Ordering;
 use memscope_shared::record::Records;
 use memscope_shared::spool::header;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, meta};
@@ -30,6 +30,7 @@ const STEPS_PER_SECOND: u64 = 50_000_000;
 
 /// The open trace.
 #[derive(Debug)]
+#[cfg_attr(loom, allow(dead_code, reason = "a model writes no file"))]
 pub struct Sink {
     path: CString,
     file: Option<File>,
@@ -46,6 +47,9 @@ pub struct Sink {
     last_rss: u64,
     records: u64,
     failed: bool,
+    /// Blocks that a model's writer has taken: stream, position, words.
+    #[cfg(loom)]
+    pub taken: Vec<(u32, u64, Vec<u64>)>,
 }
 
 /// A sample as the trace has it.
@@ -78,6 +82,8 @@ impl Sink {
             last_rss: 0,
             records: 0,
             failed: false,
+            #[cfg(loom)]
+            taken: Vec::new(),
         };
         sink.out.extend_from_slice(&memscope_shared::trace::frame::file_header());
         meta::write_process(&mut sink.out, process);
@@ -204,8 +210,7 @@ impl Sink {
         if at > start {
             self.records += parts.iter().map(|part| Records::new(part).count() as u64).sum::<u64>();
             let block = Block { stream: stream as u32, thread: thread as u32, position: start };
-            self.encoder.encode_parts(&mut self.zstd, block, parts, &mut self.out);
-            self.append()?;
+            self.write_block(block, parts)?;
             self.written[index] = at;
         }
         for buffer in buffers[..count].iter().flatten() {
@@ -214,6 +219,12 @@ impl Sink {
             header.taken.store(taken.min(header.committed.load(Ordering::Relaxed)), Ordering::Release);
         }
         Ok(&buffers[count..])
+    }
+
+    #[cfg(not(loom))]
+    fn write_block(&mut self, block: Block, parts: &[&[u64]]) -> Result<(), Errno> {
+        self.encoder.encode_parts(&mut self.zstd, block, parts, &mut self.out);
+        self.append()
     }
 
     /// Notes the resident set.
@@ -293,4 +304,34 @@ fn thread_name(tid: u32) -> Option<[u8; 16]> {
     let end = name[..n].iter().position(|&byte| byte == b'\n').unwrap_or(n.min(15));
     name[end..].fill(0);
     Some(name)
+}
+
+/// What a model's writer has taken, instead of a trace.
+#[cfg(loom)]
+impl Sink {
+    /// A sink without a file.
+    #[must_use]
+    pub fn model() -> Self {
+        Self {
+            path: CString::default(),
+            file: None,
+            identity: Identity::default(),
+            own_table: false,
+            offset: 0,
+            encoder: Encoder::new(),
+            zstd: Zstd::new().expect("memory"),
+            out: Vec::new(),
+            written: Vec::new(),
+            memory: Vec::new(),
+            last_rss: 0,
+            records: 0,
+            failed: false,
+            taken: Vec::new(),
+        }
+    }
+
+    fn write_block(&mut self, block: Block, parts: &[&[u64]]) -> Result<(), Errno> {
+        self.taken.push((block.stream, block.position, parts.concat()));
+        Ok(())
+    }
 }

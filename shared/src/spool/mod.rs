@@ -24,7 +24,9 @@ pub const VERSION: u64 = 1;
 /// Size of the spool's header.
 pub const HEADER_BYTES: usize = 4096;
 /// Size of one buffer with its header.
-pub const BUFFER_BYTES: usize = 64 << 10;
+///
+/// Models (`--cfg loom`) have small ones, which a few records fill.
+pub const BUFFER_BYTES: usize = if cfg!(loom) { BUFFER_HEADER_BYTES + 96 } else { 64 << 10 };
 /// Size of a buffer's header.
 pub const BUFFER_HEADER_BYTES: usize = 64;
 /// Words of records that a buffer holds.
