@@ -43,7 +43,7 @@
 //!
 //! [`enable_auto_export`] (or `MEMSCOPE_AUTO_EXPORT=1` and [`init`]) exports when the program returns from `main`, calls
 //! `std::process::exit` or `quick_exit`, and when a thread panics; [`export_on_signals`] adds SIGTERM and SIGINT. What still lives then is
-//! flushed with its lifetime up to that moment (`freed_by: "exit"`): no lifetime is null. [`snapshot`] exports a moment of the running
+//! flushed with its lifetime up to that moment (`freed_by: "exit"`): no lifetime is null. [`snapshot()`] exports a moment of the running
 //! program. What cannot be exported by the library is the end by SIGKILL, `abort` or `_exit`: record the program with
 //! `memscope-cli run` for that.
 //!

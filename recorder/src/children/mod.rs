@@ -9,7 +9,7 @@
 //! * [`unrecorded`] leaves a note in the recording about a program that cannot be recorded.
 //!
 //! Only `LD_PRELOAD` is ever touched. The path put there leads to the settings of this recording
-//! ([`crate::start::handoff`]).
+//! (`start/handoff.rs`).
 
 mod environment;
 mod image;
