@@ -128,6 +128,8 @@ hooks! {
     System "system" (plain) => programs::system;
     Popen "popen" (plain) => programs::popen;
     Fork "_Fork" (plain) => programs::fork;
+    ExitAtOnce "_exit" (plain) => programs::exit_at_once;
+    ExitAtOnceC "_Exit" (plain) => programs::exit_at_once;
 }
 
 impl Hook {

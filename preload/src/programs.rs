@@ -1,5 +1,5 @@
 //! What the hooks of the functions do that start other programs (they see to it that those are recorded, too:
-//! [`memscope_recorder::children`]) and of `_Fork`.
+//! [`memscope_recorder::children`]), of `_Fork` and of `_exit`.
 //!
 //! glibc's functions call each other behind the hooks' back, so each one is hooked. Where the environment stays as
 //! it is, the function of the same name behind us does the work, else the one that takes an environment.
@@ -9,6 +9,7 @@ use crate::real;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use memscope_recorder::children::{self, Program, Strings};
 use memscope_recorder::program::fork as recorder_fork;
+use memscope_recorder::start::end::at_raw_exit;
 
 type Exec2 = unsafe extern "C" fn(*const c_char, Strings) -> c_int;
 type Exec3 = unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int;
@@ -16,6 +17,7 @@ type Fexecve = unsafe extern "C" fn(c_int, Strings, Strings) -> c_int;
 type Execveat = unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int;
 type Spawn =
     unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
+type ExitAtOnce = unsafe extern "C" fn(c_int) -> !;
 type Fork = unsafe extern "C" fn() -> c_int;
 type System = unsafe extern "C-unwind" fn(*const c_char) -> c_int;
 type Popen = unsafe extern "C-unwind" fn(*const c_char, *const c_char) -> *mut c_void;
@@ -307,4 +309,20 @@ pub unsafe extern "C" fn fork() -> c_int {
         recorder_fork::after();
     }
     child
+}
+
+/// `_exit` and `_Exit`: of a process that nobody waits for, only the call tells how it ended.
+///
+/// # Safety
+/// As for the function.
+pub unsafe extern "C" fn exit_at_once(status: c_int) -> ! {
+    at_raw_exit(status);
+    match next::<ExitAtOnce>(Hook::ExitAtOnce) {
+        // SAFETY: as promised by the caller.
+        Some(next) => unsafe { next(status) },
+        None => loop {
+            // SAFETY: ends the process.
+            unsafe { libc::syscall(libc::SYS_exit_group, status) };
+        },
+    }
 }

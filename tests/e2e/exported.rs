@@ -45,8 +45,8 @@ const CXX: [&str; 20] = [
     "_ZdaPvSt11align_val_tRKSt9nothrow_t",
 ];
 
-/// What starts other programs or processes.
-const PROGRAMS: [&str; 14] = [
+/// What starts other programs or processes, or ends one.
+const PROGRAMS: [&str; 16] = [
     "execve",
     "execv",
     "execvp",
@@ -61,6 +61,8 @@ const PROGRAMS: [&str; 14] = [
     "system",
     "popen",
     "_Fork",
+    "_exit",
+    "_Exit",
 ];
 /// What else is answered: calls that may restrict the program's system calls, and AddressSanitizer's question for options.
 const OTHERS: [&str; 3] = ["prctl", "syscall", "__asan_default_options"];

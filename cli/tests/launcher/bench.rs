@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub fn text(bytes: &[u8]) -> String {
 /// A command that runs while the test does something to it. Killed at the end, if need be.
 pub struct Running {
     child: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Running {
@@ -73,15 +74,32 @@ impl Running {
     pub fn start(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("memscope-cli starts");
-        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
-    /// The next line of its stdout.
+    /// The next line of its stdout; empty at its end.
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("read");
-        line.trim_end().to_owned()
+        match self.lines.recv_timeout(3 * PATIENCE) {
+            Ok(line) => line.trim_end().to_owned(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => String::new(),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line comes"),
+        }
+    }
+
+    /// What a shell says about a signal when a `read` has ended. The signal may come after the line that ends one `read`;
+    /// then the next line ends the next.
+    pub fn answer(&mut self) -> String {
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while Instant::now() < deadline {
+            self.say("\n");
+            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
+                return line.trim_end().to_owned();
+            }
+        }
+        panic!("no answer comes")
     }
 
     /// Process id of `memscope-cli`.

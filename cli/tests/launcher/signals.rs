@@ -26,9 +26,7 @@ fn signals_sent_to_us_reach_the_program() {
     let (mut running, _) = talker(&bench);
     for signal in ["TERM", "HUP", "USR1", "USR2", "ALRM", "WINCH"] {
         running.signal(signal);
-        // The shell runs its trap when `read` has ended.
-        running.say("\n");
-        assert_eq!(running.line(), format!("got {signal}"));
+        assert_eq!(running.answer(), format!("got {signal}"));
     }
     running.say("end\n");
     assert_eq!(running.status(), 7);
@@ -41,11 +39,9 @@ fn interrupts_are_left_to_the_program() {
     running.signal("INT");
     running.signal("QUIT");
     running.signal("USR1");
-    running.say("\n");
-    assert_eq!(running.line(), "got USR1", "the others were not forwarded, and did not end us");
+    assert_eq!(running.answer(), "got USR1", "the others were not forwarded, and did not end us");
     kill("INT", -running.pid());
-    running.say("\n");
-    assert_eq!(running.line(), "got INT", "the terminal's reaches the whole group");
+    assert_eq!(running.answer(), "got INT", "the terminal's reaches the whole group");
     running.say("end\n");
     assert_eq!(running.status(), 7);
 }
@@ -81,8 +77,7 @@ fn we_stop_and_go_on_with_the_program() {
         wait_until("both to stop", || state(pid) == Some('T') && state(running.pid()) == Some('T'));
         running.signal("CONT");
         wait_until("both to go on", || state(pid) != Some('T') && state(running.pid()) != Some('T'));
-        running.say("\n");
-        assert_eq!(running.line(), "got CONT");
+        assert_eq!(running.answer(), "got CONT");
         running.say("end\n");
         assert_eq!(running.status(), 7);
     }

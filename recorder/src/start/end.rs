@@ -7,7 +7,7 @@ use crate::program::tls::Unrecorded;
 use crate::sys::{Errno, seal};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use memscope_shared::spool::{EndReason, header};
+use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, header};
 use memscope_shared::trace::{End, EndKind};
 
 /// How long the end of a process waits for our thread.
@@ -128,11 +128,30 @@ fn at_end(status: u64) {
     }
 }
 
+/// Runs when the program calls `_exit` or `_Exit`: nobody may be there who sees how this process ends.
+pub fn at_raw_exit(status: libc::c_int) {
+    let Some(process) = process::get() else { return };
+    // A `vfork`'s child ends itself, not the process whose memory it uses.
+    if seal::forbids() || process.pid.load(Ordering::Relaxed) != crate::sys::process::pid() {
+        return;
+    }
+    let word = |offset| process.spool().word(offset);
+    if word(header::EXIT_CALLED).is_some_and(|word| word.get() == EXITS) {
+        // In a handler of `exit`: only the status is another one.
+        return word(header::EXIT_CODE).into_iter().for_each(|word| word.set(u64::from(status as u32)));
+    }
+    note(process, u64::from(status as u32), EXITS_AT_ONCE);
+}
+
 fn note_exit(process: &Process, status: u64) {
+    note(process, status, EXITS);
+}
+
+fn note(process: &Process, status: u64, how: u64) {
     let set = |offset, value| process.spool().word(offset).into_iter().for_each(|word| word.set(value));
     set(header::EXIT_STAMP, clock::stamp());
     set(header::EXIT_CODE, status);
-    set(header::EXIT_CALLED, 1);
+    set(header::EXIT_CALLED, how);
 }
 
 /// Says what to do about a recording that could not be completed here.

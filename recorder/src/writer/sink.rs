@@ -62,8 +62,7 @@ impl Sink {
     pub fn create(path: &CStr, process: &meta::Process, samples: &[Sample]) -> Result<Self, Errno> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
-        // One of a process of the same number that was killed in this moment.
-        let _ = file::remove(&draft);
+        // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
         let file = File::open(&draft, flags, 0o600)?;
         let identity = file.set_mode(0o600).and_then(|()| file.identity())?;
         let mut encoder = Encoder::new();

@@ -50,9 +50,9 @@ pub mod header {
     pub const END_REASON: usize = 48;
     /// *live*: events that were only counted after recording had ended.
     pub const LOST_EVENTS: usize = 56;
-    /// *live*: 1 when `exit` or `quick_exit` was called; the status is in `EXIT_CODE`.
+    /// *live*: how the process ends itself ([`super::EXITS`], [`super::EXITS_AT_ONCE`]), 0 before; the status is in `EXIT_CODE`.
     pub const EXIT_CALLED: usize = 64;
-    /// *live*: the status that was passed to `exit`; above 2^32 where it is not known (`quick_exit`).
+    /// *live*: the status that was passed to `exit` or `_exit`; above 2^32 where it is not known (`quick_exit`).
     pub const EXIT_CODE: usize = 72;
     /// *live*: stamp of the last clock sample.
     pub const CLOCK_STAMP: usize = 80;
@@ -64,6 +64,11 @@ pub mod header {
     /// where all of them are here.
     pub const PRIVATE_SINCE: usize = 104;
 }
+
+/// [`header::EXIT_CALLED`]: `exit` or `quick_exit` was called.
+pub const EXITS: u64 = 1;
+/// The same: `_exit` or `_Exit` was called.
+pub const EXITS_AT_ONCE: u64 = 2;
 
 /// Offsets of the words of a buffer's header, in bytes from the buffer's start.
 pub mod buffer {

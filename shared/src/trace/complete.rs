@@ -24,8 +24,8 @@ use super::meta::{self, ClockKind, ClockSample, End, EndKind, Process};
 use super::process::{ImageState, image_state};
 use super::read::{DamageKind, TraceError, TraceFile, io_error};
 use super::salvage;
-use crate::spool::EndReason;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
+use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason};
 
 /// What the caller saw of a process's end; nothing, by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -307,7 +307,8 @@ impl Job<'_> {
     }
 
     fn kind(&self, header: Option<&SpoolHeader>) -> (EndKind, Option<i32>, Option<i32>) {
-        let exited = header.is_some_and(|h| h.exit_called != 0);
+        let called = header.map_or(0, |h| h.exit_called);
+        let exited = called == EXITS;
         let status =
             header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
         if self.replaced {
@@ -319,12 +320,14 @@ impl Job<'_> {
             (kind, Some(code), None)
         } else if exited {
             (EndKind::Exit, status, None)
+        } else if called == EXITS_AT_ONCE {
+            (EndKind::UnderscoreExit, status, None)
         } else {
             (EndKind::Unknown, None, None)
         }
     }
 
-    /// When it ended: for `exit` the call, else when its end was seen; never before the last event.
+    /// When it ended: for `exit` and `_exit` the call, else when its end was seen; never before the last event.
     fn end_stamp(
         &self,
         kind: EndKind,
@@ -336,7 +339,7 @@ impl Job<'_> {
         let called = header.filter(|h| h.exit_called != 0).map(|h| h.exit_stamp);
         let seen = self.ending.seen_ns.and_then(|ns| self.stamp_at(ns, sample));
         match kind {
-            EndKind::Exit => called.or(seen),
+            EndKind::Exit | EndKind::UnderscoreExit => called.or(seen),
             EndKind::Exec => None,
             _ => seen,
         }
