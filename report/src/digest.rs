@@ -70,6 +70,18 @@ fn place(frame: &StackFrame) -> Place<'_> {
     (frame.function.as_deref(), frame.file.as_deref(), frame.line, frame.module.as_deref(), address)
 }
 
+/// What to call a frame whose function has no name: where it lies in its module, as in `ls+0x1c031`, which is the same in
+/// every run; the bare address where no module is known.
+pub fn unnamed(process: &Process, frame: &StackFrame) -> String {
+    let module = process.modules.iter().find(|module| {
+        frame.module.as_ref() == Some(&module.path) && (module.start..module.end).contains(&frame.address)
+    });
+    match module {
+        Some(module) => format!("{}+{:#x}", format::file_name(&module.path), frame.address - module.start),
+        None => format!("{:#x}", frame.address),
+    }
+}
+
 impl<'a> Digest<'a> {
     /// Joins the stacks of a process into call sites.
     pub fn new(process: &'a Process) -> Self {

@@ -187,12 +187,12 @@ impl<W: Write> Page<'_, W> {
         let Some(telling) = digest.telling(stack) else { return self.line(7, "(no stack)") };
         let frame = |index: u32| digest.process.frames.get(index as usize);
         if let Some(frame) = frame(stack.frames[telling]) {
-            self.frame(7, "", frame)?;
+            self.frame(7, "", digest.process, frame)?;
         }
         let tells = |index: &&u32| digest.plumbing.get(**index as usize) == Some(&false);
         let callers: Vec<u32> = stack.frames[telling + 1..].iter().filter(tells).copied().collect();
         for caller in callers.iter().take(CALLERS).filter_map(|&index| frame(index)) {
-            self.frame(9, "← ", caller)?;
+            self.frame(9, "← ", digest.process, caller)?;
         }
         match callers.len().saturating_sub(CALLERS) {
             0 if stack.truncated => self.line(9, "← (outer frames are missing)"),
@@ -202,10 +202,10 @@ impl<W: Write> Page<'_, W> {
     }
 
     /// One frame in one line: the function gives way first.
-    fn frame(&mut self, indent: usize, mark: &str, frame: &StackFrame) -> io::Result<()> {
+    fn frame(&mut self, indent: usize, mark: &str, process: &Process, frame: &StackFrame) -> io::Result<()> {
         let function = match &frame.function {
             Some(name) => harmless(&names::short(name).unwrap_or_else(|| name.clone())),
-            None => format!("{:#x}", frame.address),
+            None => harmless(&digest::unnamed(process, frame)),
         };
         let mut place = String::new();
         if let Some(file) = &frame.file {

@@ -258,7 +258,7 @@ const Sites = (() => {
     frame(frame, telling) {
       const kind = [frame.plumbing && "plumbing", telling && "telling", this.hit(frame) && "hit"].filter(Boolean).join(" ");
       return h("li", { class: kind, title: `0x${frame.address}` },
-        h("span", { class: "function" }, frame.name ?? h("span", { class: "unknown" }, `0x${frame.address}`),
+        h("span", { class: "function" }, frame.name ?? h("span", { class: "unknown" }, frameName(frame)),
           frame.inlined && h("span", { class: "tag", title: "Inlined into the next frame" }, "inlined")),
         h("span", { class: "source", title: fullPlace(frame) }, frameLine(frame)),
         h("span", { class: "module", title: frame.module }, frame.module && Format.fileName(frame.module)));

@@ -135,3 +135,18 @@ fn a_thinned_timeline_keeps_its_ends_and_its_peak() {
     assert!(thin.is_sorted_by(|a, b| a.time < b.time));
     assert_eq!(thinned(&points, 2000), points);
 }
+
+#[test]
+fn frames_without_a_name_are_told_by_their_place_in_the_module() {
+    let mut process = crate::fixture::snapshot(7, 5).processes.remove(0);
+    let module = process.modules[0].clone();
+    let mut frame = process.frames[0].clone();
+    (frame.module, frame.address) = (Some(module.path.clone()), module.start + 0x1c);
+    let file = module.path.rsplit('/').next().unwrap();
+    assert_eq!(super::unnamed(&process, &frame), format!("{file}+0x1c"));
+    frame.address = module.end;
+    assert_eq!(super::unnamed(&process, &frame), format!("{:#x}", module.end));
+    process.modules.clear();
+    frame.address = 0x40;
+    assert_eq!(super::unnamed(&process, &frame), "0x40");
+}

@@ -348,7 +348,10 @@ impl<'d, 'p> Selection<'d, 'p> {
         let frame: &StackFrame = &self.digest.process.frames[index as usize];
         let plumbing = self.digest.plumbing[index as usize];
         let function = self.strings.add(frame.function.as_deref());
-        let short = frame.function.as_deref().and_then(names::short);
+        let short = match frame.function.as_deref() {
+            Some(name) => names::short(name),
+            None => Some(digest::unnamed(self.digest.process, frame)),
+        };
         let row = (
             function,
             short.map_or(function, |short| self.strings.add(Some(&short))),

@@ -262,7 +262,8 @@ impl Closing<'_> {
             exit_code: written.and_then(|end| end.exit_code),
             signal: written.and_then(|end| end.signal),
             incomplete_reason: self.losses.text(),
-            incomplete_since: self.losses.since().map(|stamp| self.clock.ns(stamp)),
+            // A trace that was cut before its first event is incomplete from its start on.
+            incomplete_since: self.losses.since().map(|stamp| self.clock.ns(stamp).max(self.span.start)),
             stats,
             unseen_frees: accounts.unseen_ends,
             sites,
