@@ -20,8 +20,8 @@ const SECCOMP: usize = libc::SYS_seccomp as usize;
 const BY_NUMBER: usize = libc::SYS_prctl as usize;
 const STRICT: usize = libc::SECCOMP_MODE_STRICT as usize;
 const FILTER: usize = libc::SECCOMP_MODE_FILTER as usize;
-const SET_MODE_STRICT: u32 = libc::SECCOMP_SET_MODE_STRICT as u32;
-const SET_MODE_FILTER: u32 = libc::SECCOMP_SET_MODE_FILTER as u32;
+const SET_MODE_STRICT: u32 = libc::SECCOMP_SET_MODE_STRICT;
+const SET_MODE_FILTER: u32 = libc::SECCOMP_SET_MODE_FILTER;
 const ALL_THREADS: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
 const LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
 
