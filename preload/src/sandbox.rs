@@ -1,7 +1,7 @@
 //! Hooks of `prctl` and `syscall`, to see a program restrict its own system calls before it does.
 //!
 //! Both are called for many other things, `syscall` even for some that return twice; so the exported symbols look
-//! at one argument and, unless it is a seccomp filter's, jump to the real function with nothing changed. A filter
+//! at one argument and, unless it may be a seccomp filter's, jump to the real function with nothing changed. A filter
 //! that is installed by an instruction of the program's own goes unseen.
 
 use core::arch::naked_asm;
@@ -17,11 +17,13 @@ static SYSCALL: AtomicUsize = AtomicUsize::new(0);
 
 const SET_SECCOMP: usize = libc::PR_SET_SECCOMP as usize;
 const SECCOMP: usize = libc::SYS_seccomp as usize;
+const BY_NUMBER: usize = libc::SYS_prctl as usize;
 const STRICT: usize = libc::SECCOMP_MODE_STRICT as usize;
 const FILTER: usize = libc::SECCOMP_MODE_FILTER as usize;
-const SET_MODE_STRICT: usize = libc::SECCOMP_SET_MODE_STRICT as usize;
-const SET_MODE_FILTER: usize = libc::SECCOMP_SET_MODE_FILTER as usize;
-const ALL_THREADS: usize = libc::SECCOMP_FILTER_FLAG_TSYNC as usize;
+const SET_MODE_STRICT: u32 = libc::SECCOMP_SET_MODE_STRICT;
+const SET_MODE_FILTER: u32 = libc::SECCOMP_SET_MODE_FILTER;
+const ALL_THREADS: u32 = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
+const LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
 
 /// Looks the real functions up.
 pub fn resolve() {
@@ -37,59 +39,76 @@ extern "C" fn resolve_late() {
     resolve();
 }
 
-/// The hook proper of `prctl(PR_SET_SECCOMP, ...)`.
-unsafe extern "C" fn prctl_seccomp(option: usize, mode: usize, c: usize, d: usize, e: usize) -> i32 {
-    let filter = match mode {
+/// What `prctl(PR_SET_SECCOMP, mode, program)` asks for.
+const fn asked_of_prctl(mode: usize, program: usize) -> Option<Filter> {
+    match mode {
         STRICT => Some(Filter::Strict),
         // Without a filter it only asks whether the kernel has them.
-        FILTER if c != 0 => Some(Filter::CallingThread),
+        FILTER if program != 0 => Some(Filter::CallingThread),
         _ => None,
-    };
+    }
+}
+
+/// The hook proper of `prctl(PR_SET_SECCOMP, ...)`.
+unsafe extern "C" fn prctl_seccomp(option: usize, mode: usize, c: usize, d: usize, e: usize) -> i32 {
+    let filter = asked_of_prctl(mode, c);
     // SAFETY: the stub has looked the function up; the arguments are the program's.
     let real = unsafe { core::mem::transmute::<usize, Prctl>(PRCTL.load(Ordering::Acquire)) };
-    filter.into_iter().for_each(sandbox::before);
+    let undo = filter.and_then(sandbox::before);
     // SAFETY: as above.
     let result = unsafe { real(option, mode, c, d, e) };
-    if filter.is_some() && result != 0 {
-        sandbox::refused();
+    if let Some(undo) = undo.filter(|_| result != 0) {
+        sandbox::refused(&undo);
     }
     result
 }
 
-/// The hook proper of `syscall(SYS_seccomp, ...)`.
-unsafe extern "C" fn syscall_seccomp(
-    number: usize,
-    operation: usize,
-    flags: usize,
-    program: usize,
-    d: usize,
-    e: usize,
-    f: usize,
-) -> isize {
-    let filter = match operation {
-        SET_MODE_STRICT => Some(Filter::Strict),
+/// What `seccomp(operation, flags, program)` asks for.
+const fn asked_of_seccomp(operation: u32, flags: u32, program: usize) -> Option<Filter> {
+    match operation {
+        // With anything more it is refused: so libraries ask whether the kernel has the call.
+        SET_MODE_STRICT if flags == 0 && program == 0 => Some(Filter::Strict),
         SET_MODE_FILTER if program == 0 => None,
         SET_MODE_FILTER if flags & ALL_THREADS != 0 => Some(Filter::AllThreads),
         SET_MODE_FILTER => Some(Filter::CallingThread),
         _ => None,
+    }
+}
+
+/// The hook proper of `syscall(SYS_seccomp, ...)` and `syscall(SYS_prctl, ...)`.
+unsafe extern "C" fn syscall_seccomp(
+    number: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    // The kernel reads numbers of 32 bits.
+    let filter = match number {
+        SECCOMP => asked_of_seccomp(a as u32, b as u32, c),
+        _ if a as u32 as usize == SET_SECCOMP => asked_of_prctl(b, c),
+        _ => None,
     };
     // SAFETY: the stub has looked the function up; the arguments are the program's.
     let real = unsafe { core::mem::transmute::<usize, Syscall>(SYSCALL.load(Ordering::Acquire)) };
-    filter.into_iter().for_each(sandbox::before);
+    let undo = filter.and_then(sandbox::before);
     // SAFETY: as above.
-    let result = unsafe { real(number, operation, flags, program, d, e, f) };
+    let result = unsafe { real(number, a, b, c, d, e, f) };
     // A filter for all threads that could not be given to one of them: the thread's number. With a listener: a
     // descriptor, and the filter is there.
-    let refused = result < 0 || result > 0 && filter == Some(Filter::AllThreads);
-    if filter.is_some() && refused {
-        sandbox::refused();
+    let thread = filter == Some(Filter::AllThreads) && b as u32 & LISTENER == 0;
+    if let Some(undo) = undo.filter(|_| result < 0 || result > 0 && thread) {
+        sandbox::refused(&undo);
     }
     result
 }
 
-/// The body of a stub: `asks` compares the argument, `hook` takes over where it is equal, else the real function does.
+/// The body of a stub: `asks` compares the argument with one value and another, `hook` takes over where it is equal, else the
+/// real function does.
 macro_rules! stub {
-    ($name:literal, $id:ident, $asks:literal, $value:ident, $hook:path, $real:ident) => {
+    ($name:literal, $id:ident, $asks:literal, $value:ident, $or:ident, $hook:path, $real:ident) => {
         #[unsafe(naked)]
         #[unsafe(export_name = $name)]
         unsafe extern "C" fn $id() {
@@ -100,7 +119,9 @@ macro_rules! stub {
                 "test r11, r11",
                 "jz 3f",
                 "2:",
-                $asks,
+                concat!($asks, "{value}"),
+                "je {hook}",
+                concat!($asks, "{or}"),
                 "je {hook}",
                 "jmp r11",
                 "3:",
@@ -141,13 +162,14 @@ macro_rules! stub {
                 hook = sym $hook,
                 late = sym resolve_late,
                 value = const $value,
+                or = const $or,
             )
         }
     };
 }
 
-stub!("prctl", prctl_stub, "cmp edi, {value}", SET_SECCOMP, prctl_seccomp, PRCTL);
-stub!("syscall", syscall_stub, "cmp rdi, {value}", SECCOMP, syscall_seccomp, SYSCALL);
+stub!("prctl", prctl_stub, "cmp edi, ", SET_SECCOMP, SET_SECCOMP, prctl_seccomp, PRCTL);
+stub!("syscall", syscall_stub, "cmp rdi, ", SECCOMP, BY_NUMBER, syscall_seccomp, SYSCALL);
 
 /// AddressSanitizer asks its program for options. Not being first among the libraries is no reason to give up: where it is
 /// found, nothing is recorded (see the recorder's `start::sanitizer`).

@@ -178,6 +178,13 @@ fn any_umask() {
     }
 }
 
+/// Our thread is in nobody's way: a thread that shares its directory may not enter a mount namespace.
+#[test]
+fn a_mount_namespace() {
+    needs_root();
+    let _ = exact("namespace", 100_000);
+}
+
 /// A filter that kills for any call of ours: none is made. What one thread is forbidden, our thread may still do, so all is on
 /// record; a filter for all threads leaves the memory that was ready.
 #[test]
@@ -186,7 +193,7 @@ fn a_filter_of_system_calls() {
     let _ = exact("seccomp_call", 0);
     let _ = exact("seccomp_all", 2_000);
     let _ = exact("seccomp_kept_busy", 200_000);
-    let _ = exact("seccomp_refused", 0);
+    let _ = exact("seccomp_by_number", 0);
 }
 
 #[test]
@@ -200,6 +207,16 @@ fn a_filter_and_more_than_is_ready() {
     let one =
         Record::new([the_program()]).arg("seccomp_flood_one").allocations("none").with_code(7).process();
     assert_eq!(one.stats.total_allocations, 5_000 + ROUNDS as u64 + 2_000_000 + 3);
+}
+
+/// A refused filter changes nothing: not what an earlier one forbids, either.
+#[test]
+fn a_filter_that_is_refused() {
+    let _ = exact("seccomp_refused", 0);
+    let _ = exact("seccomp_twice", 0);
+    let _ = exact("seccomp_probe", 0);
+    let process = honest("seccomp_strict_refused", "seccomp");
+    assert_eq!(process.stats.lost_events, 2 * ROUNDS as u64 + 3);
 }
 
 /// Not even the clock is left.
@@ -217,6 +234,17 @@ fn a_filter_in_a_child() {
     let snapshot = recorded.snapshot();
     assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
     assert_work(&snapshot.processes[0], "seccomp_fork", ROUNDS);
+}
+
+/// The child of a `vfork` shares its parent's memory, but not its filter.
+#[test]
+fn a_filter_in_a_child_of_vfork() {
+    let recorded = both("seccomp_vfork");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    let [parent, child] = &snapshot.processes[..] else { panic!("{}", snapshot.processes.len()) };
+    assert_work(parent, "seccomp_vfork", ROUNDS);
+    assert_eq!(child.sized(40).len(), 1_000);
 }
 
 #[test]

@@ -4,20 +4,23 @@ use super::stack::Sink;
 use super::thread::ThreadState;
 use super::tls;
 use super::{birth, fork};
+use crate::clock;
 use crate::process::{self, EARLY_BUFFERS, Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
 use crate::sync::atomic::{AtomicU32, Ordering};
+
 use crate::sys::signal::Blocked;
 use crate::sys::{seal, time};
+use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 use memscope_shared::record::{Module, head, kind};
 use memscope_shared::spool::{EndReason, header};
 
 /// A wait for a buffer without any progress that lasts this long ends the recording.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Looks for a buffer, each of 10 to 50 ns, where no system call may be made: about a second's.
-const LOOKS: u32 = 40_000_000;
+/// The same in stamps, for waits where no system call may be made; 0: not known.
+static SEALED_PATIENCE: AtomicU64 = AtomicU64::new(0);
 
 /// Makes room for the next record (with [`ThreadState::is_due`]'s slack). False: nothing can be recorded.
 ///
@@ -204,9 +207,20 @@ pub unsafe fn put_long(
     true
 }
 
+/// Finds out how long in stamps a wait may be once the kernel can't be asked for the time. Stamps must be TSC readings.
+pub fn measure_patience(process: &Process) {
+    let (first, now) = (process.first_sample(), clock::sample());
+    let ns = u128::from(now.monotonic_ns.saturating_sub(first.monotonic_ns).max(1));
+    let stamps = u128::from(now.stamp.saturating_sub(first.stamp)) * PATIENCE.as_nanos() / ns;
+    if !seal::forbids() {
+        SEALED_PATIENCE.store(u64::try_from(stamps).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
 /// A free buffer where no system call may be made: there is no other way to wait than to look again.
 fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
-    for _ in 0..LOOKS {
+    let mut progress = (process.pool.returns(), clock::stamp());
+    loop {
         if let Some(buffer) = process.pool.take(process.spool()) {
             return Some(buffer);
         }
@@ -214,6 +228,12 @@ fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
             return None;
         }
         if !process.writer.is_running() {
+            break;
+        }
+        let now = clock::stamp();
+        if process.pool.returns() != progress.0 {
+            progress = (process.pool.returns(), now);
+        } else if now.wrapping_sub(progress.1) >= SEALED_PATIENCE.load(Ordering::Relaxed) {
             break;
         }
         core::hint::spin_loop();
@@ -293,7 +313,7 @@ impl Sink for StreamSink {
         unsafe {
             if ready(self.state) {
                 let head = head(kind::MODULES_GONE, u64::from(generation));
-                ThreadState::put(self.state, [head, crate::clock::stamp(), start]);
+                ThreadState::put(self.state, [head, clock::stamp(), start]);
             }
         }
     }

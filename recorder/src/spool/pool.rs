@@ -9,7 +9,7 @@ use super::file::SpoolFile;
 use crate::clock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::signal::Blocked;
-use crate::sys::{futex, memory, process};
+use crate::sys::{futex, memory, process, seal};
 use core::time::Duration;
 use memscope_shared::spool as layout;
 
@@ -118,6 +118,10 @@ impl Pool {
 
     fn grow(&self, file: &SpoolFile) -> Option<Buffer> {
         if self.total.load(Ordering::Relaxed) >= IN_FLIGHT + self.owners.load(Ordering::Relaxed) {
+            return None;
+        }
+        if seal::forbids() {
+            // It can't grow, and a wait for another thread that grows it could not be interrupted by anything.
             return None;
         }
         // One thread grows the file at a time, undisturbed by signal handlers of its own that might wait for it.

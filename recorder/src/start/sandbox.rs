@@ -8,8 +8,9 @@
 use super::{context, end, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
-use crate::program::{birth, tls};
-use crate::sys::seal;
+use crate::program::{birth, slow, tls};
+use crate::sync::atomic::Ordering;
+use crate::sys::{process as os, seal};
 use core::time::Duration;
 
 /// How long the program waits for our thread to end.
@@ -26,31 +27,57 @@ pub enum Filter {
     AllThreads,
 }
 
-/// Prepares for the filter, and seals the program's threads off.
-pub fn before(filter: Filter) {
+/// What is to be undone where the kernel refuses the filter.
+#[derive(Debug)]
+#[must_use]
+pub struct Undo {
+    /// The calling thread's word, where it is another now.
+    word: Option<usize>,
+}
+
+/// Prepares for the filter, and seals the program's threads off. Nothing is done (`None`) in the child of a `vfork`, whose
+/// filter is not that of its parent, while what is kept here is.
+#[must_use]
+pub fn before(filter: Filter) -> Option<Undo> {
+    if is_lent() {
+        return None;
+    }
+    let state = tls::get();
     if let Some(process) = process::get()
         && process.phase() == Phase::Recording
     {
-        let state = tls::get();
         let _ours = tls::Unrecorded::begin();
         prepare(process, filter, state);
     }
-    seal::set(true);
-    if filter == Filter::Strict {
+    seal::close();
+    let word = (filter == Filter::Strict).then_some(state);
+    if word.is_some() {
         tls::set(tls::OURS);
+    }
+    Some(Undo { word })
+}
+
+/// The kernel has refused the filter: everything is as before, but that strict mode has ended the recording. An earlier
+/// filter stays in force, and with it the seal.
+pub fn refused(undo: &Undo) {
+    undo.word.into_iter().for_each(tls::set);
+    if seal::reopen() {
+        process::get().into_iter().for_each(|process| process.writer.unretire());
     }
 }
 
-/// The kernel has refused the filter: everything is as before, but that strict mode has ended the recording.
-pub fn refused() {
-    seal::set(false);
-    process::get().into_iter().for_each(|process| process.writer.unretire());
+/// True in a process that runs in another one's memory. A forked child that has not begun has no id yet, and statics of its
+/// own. (Where the seal is closed, no question is allowed: one filter more makes no difference then.)
+fn is_lent() -> bool {
+    let owner = process::get().map_or(0, |process| process.pid.load(Ordering::Relaxed));
+    owner != 0 && !seal::forbids() && owner != os::pid()
 }
 
 fn prepare(process: &'static Process, filter: Filter, state: usize) {
     if filter == Filter::Strict || !clock::is_tsc() {
         return end::end_recording(process, end::Reason::Sandboxed);
     }
+    slow::measure_patience(process);
     process.pool.reserve(process.spool());
     birth::prepare_nested(state);
     if filter == Filter::AllThreads {

@@ -7,22 +7,29 @@
 //! too, is sealed from its first instruction.
 
 use core::arch::asm;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-static SEALED: AtomicBool = AtomicBool::new(false);
+/// Filters that are in force or about to be.
+static FILTERS: AtomicUsize = AtomicUsize::new(0);
 /// Thread pointer of our thread; 0 where there is none.
 static OUR_THREAD: AtomicUsize = AtomicUsize::new(0);
 
-/// Seals the program's threads off, or opens them again.
-pub fn set(sealed: bool) {
-    SEALED.store(sealed, Ordering::SeqCst);
+/// Seals the program's threads off for one filter more.
+pub fn close() {
+    FILTERS.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Takes one [`close`] back, whose filter was refused; true where no other filter is left.
+#[must_use]
+pub fn reopen() -> bool {
+    FILTERS.fetch_sub(1, Ordering::SeqCst) == 1
 }
 
 /// True where the calling thread must not make system calls of ours.
 #[inline(always)]
 #[must_use]
 pub fn forbids() -> bool {
-    SEALED.load(Ordering::Relaxed) && !is_our_thread()
+    FILTERS.load(Ordering::Relaxed) != 0 && !is_our_thread()
 }
 
 /// The calling thread is ours, and its thread pointer this one.

@@ -19,8 +19,9 @@ const THREAD_BLOCK: usize = 64 << 10;
 /// Room above the thread pointer for what compiled code may expect in the thread control block.
 const CONTROL_BLOCK: usize = 8 << 10;
 
+/// Without `CLONE_FS`: a process that shares its root and directory may not enter a mount namespace. Ours stay what they are
+/// now, and all our paths are absolute.
 const FLAGS: i32 = libc::CLONE_VM
-    | libc::CLONE_FS
     | libc::CLONE_FILES
     | libc::CLONE_SIGHAND
     | libc::CLONE_THREAD

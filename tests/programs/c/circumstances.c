@@ -14,6 +14,7 @@
 #include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -71,12 +72,16 @@ static void own_files(const char *folder) {
 
 /* --- seccomp --- */
 #define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-static struct sock_filter rules[] = {
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    ALLOW(SYS_read), ALLOW(SYS_write), ALLOW(SYS_exit), ALLOW(SYS_exit_group), ALLOW(SYS_rt_sigreturn), ALLOW(SYS_futex), ALLOW(SYS_brk),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-};
+#define LOAD BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))
+#define FEW ALLOW(SYS_read), ALLOW(SYS_write), ALLOW(SYS_exit), ALLOW(SYS_exit_group), ALLOW(SYS_rt_sigreturn), ALLOW(SYS_futex), ALLOW(SYS_brk)
+#define KILL BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+static struct sock_filter rules[] = { LOAD, FEW, KILL };
 static struct sock_fprog filter = { sizeof rules / sizeof *rules, rules };
+/* One that lets further filters be asked for, and one that forbids nothing. */
+static struct sock_filter open_rules[] = { LOAD, FEW, ALLOW(SYS_prctl), ALLOW(SYS_seccomp), KILL };
+static struct sock_fprog open_filter = { sizeof open_rules / sizeof *open_rules, open_rules };
+static struct sock_filter no_rules[] = { BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW) };
+static struct sock_fprog no_filter = { 1, no_rules };
 
 static volatile int go;
 static void *churns(void *unused) {
@@ -88,6 +93,10 @@ static void sandbox(int flags) {
     must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
     if (flags < 0) must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter));
     else must(!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
+}
+static void sandbox_again(void) {
+    must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &open_filter));
 }
 static void on_alarm(int unused) { (void)unused; }
 
@@ -188,6 +197,24 @@ int main(int argc, char **argv) {
     else if is("seccomp_flood_one") { sandbox(-1); work(); rounds(2000000); }
     else if is("seccomp_strict") { must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)); work(); syscall(SYS_exit, status); }
     else if is("seccomp_refused") { must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0xff00, &filter) == -1 && errno == EINVAL); must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 1, NULL) == -1 && errno == EFAULT); work(); }
+    /* A second filter is refused, the first one stays. */
+    else if is("seccomp_twice") { struct sock_fprog none = { 0, NULL }; sandbox_again(); must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &none) == -1 && errno == EINVAL); must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0xff00, &filter) == -1 && errno == EINVAL); work(); }
+    /* A thread that has a filter can't get into strict mode. */
+    else if is("seccomp_strict_refused") { sandbox_again(); must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == -1 && errno == EINVAL); work(); }
+    /* How libraries find out which ways there are. */
+    else if is("seccomp_probe") { must(syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 1, NULL) == -1 && errno == EINVAL); must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, NULL) == -1 && errno == EFAULT); work(); }
+    else if is("seccomp_by_number") { must(!syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); must(!syscall(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0)); work(); }
+    /* The child's filter is not its parent's, which goes on: a child of it is on record. */
+    else if is("seccomp_vfork") {
+        int ended;
+        pid_t child = vfork();
+        if (!child) { if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &no_filter)) _exit(1); _exit(3); }
+        must(waitpid(child, &ended, 0) == child && WIFEXITED(ended) && WEXITSTATUS(ended) == 3);
+        if (!(child = fork())) { rounds(1000); _exit(4); }
+        must(waitpid(child, &ended, 0) == child && WIFEXITED(ended) && WEXITSTATUS(ended) == 4);
+        work();
+    }
+    else if is("namespace") { int fd; rounds(100000); usleep(20000); must((fd = open("/proc/self/ns/mnt", O_RDONLY)) >= 0); must(!setns(fd, CLONE_NEWNS) && !close(fd)); must(!unshare(CLONE_NEWNS)); work(); }
     else if is("seccomp_fork") { pid_t child; int ended; struct sigaction alarm_action = { .sa_handler = on_alarm }; sigaction(SIGALRM, &alarm_action, NULL); work(); if (!(child = fork())) { sandbox(-1); rounds(1000); _exit(3); } must(waitpid(child, &ended, 0) == child && WIFEXITED(ended) && WEXITSTATUS(ended) == 3); }
     else if is("memory") { limit(RLIMIT_AS, address_space() + (4 << 20)); must(!malloc(256 << 20) && errno == ENOMEM); work(); }
     else if is("no_memory") { limit(RLIMIT_AS, address_space()); must(!malloc(256 << 20) && errno == ENOMEM); work(); }
