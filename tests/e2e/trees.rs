@@ -1,6 +1,7 @@
 //! Process trees: every way to start a program or to fork, whatever environment is built for it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -370,6 +371,21 @@ fn children_that_are_not_followed() {
     let clears = "env -i LD_PRELOAD=\"$LD_PRELOAD\" ls / >/dev/null";
     let filtered = Record::of(Cmd::new(["sh", "-c", clears])).option("--no-follow").success();
     assert_eq!(filtered.process().args[0], "sh");
+}
+
+/// What a thread does to the environment while another one is in `system` or `popen` stays, and nothing of ours does.
+#[test]
+fn an_environment_that_changes_during_system() {
+    let shells = program::c("shells", &["-pthread"]).into_os_string();
+    let hows = ["added", "removed", "replaced", "nothing"].map(OsString::from);
+    let recorded = Record::new([shells].iter().chain(&hows)).success();
+    assert_eq!(recorded.ran.out(), "done\n");
+    assert_eq!(recorded.ran.err(), "");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    // The shells of all twelve calls.
+    let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
+    assert_eq!(shells.count(), 12);
 }
 
 /// A build: make, the compiler and its parts, each its own image.

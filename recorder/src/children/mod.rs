@@ -13,6 +13,7 @@
 
 mod environment;
 mod image;
+mod loan;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -105,42 +106,14 @@ pub unsafe fn spawn(
 }
 
 /// Calls a function that starts the shell with the process's own environment, which the program may have
-/// changed. Where ours is missing there, it is put in for as long as the call lasts.
+/// changed. Where ours is missing there, it is put in for as long as the call lasts ([`loan`]).
 ///
 /// # Safety
 /// `environ` is the process's own, and `call` may replace it as `setenv` does.
 pub unsafe fn shell<R>(environ: *mut Strings, call: impl FnOnce() -> R) -> R {
-    let Some(ours) = inheritance() else { return call() };
-    // SAFETY: as promised by the caller; the array lives until the call has returned.
-    unsafe {
-        let before = *environ;
-        ours.with_environment(&Image::unknown(), before, |changed| {
-            if core::ptr::eq(changed, before) {
-                return call();
-            }
-            let _lent = Lent { environ, before, changed };
-            *environ = changed;
-            call()
-        })
-    }
-}
-
-/// The process's environment while it is another one; put back also when a cancelled thread is unwound.
-struct Lent {
-    environ: *mut Strings,
-    before: Strings,
-    changed: Strings,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // SAFETY: see `shell`.
-        unsafe {
-            if core::ptr::eq(*self.environ, self.changed) {
-                *self.environ = self.before;
-            }
-        }
-    }
+    // SAFETY: as promised by the caller.
+    let _lent = inheritance().and_then(|ours| unsafe { loan::Call::begin(ours, environ) });
+    call()
 }
 
 impl Inheritance {
