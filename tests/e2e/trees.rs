@@ -1,6 +1,7 @@
 //! Process trees: every way to start a program or to fork, whatever environment is built for it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -370,6 +371,50 @@ fn children_that_are_not_followed() {
     let clears = "env -i LD_PRELOAD=\"$LD_PRELOAD\" ls / >/dev/null";
     let filtered = Record::of(Cmd::new(["sh", "-c", clears])).option("--no-follow").success();
     assert_eq!(filtered.process().args[0], "sh");
+}
+
+/// What a thread does to the environment while another one is in `system` or `popen` stays, and nothing of ours does.
+#[test]
+fn an_environment_that_changes_during_system() {
+    let shells = program::c("shells", &["-pthread"]).into_os_string();
+    let hows = ["added", "removed", "replaced", "nothing"].map(OsString::from);
+    let recorded = Record::new([shells].iter().chain(&hows)).success();
+    assert_eq!(recorded.ran.out(), "done\n");
+    assert_eq!(recorded.ran.err(), "");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    // The shells of all twelve calls.
+    let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
+    assert_eq!(shells.count(), 12);
+}
+
+/// Little stack, a large environment, descriptors that are counted on: for programs that are recorded, scripts, and
+/// programs that can only be listed.
+#[test]
+fn with_little_to_start_a_program_with() {
+    let folder = TempDir::new().expect("a folder");
+    let listed = folder.path().join("listed.c");
+    std::fs::write(&listed, "int main(void) { return 0; }\n").expect("a source");
+    let (fixed, script) = (folder.path().join("listed"), folder.path().join("script"));
+    let _ = Cmd::new(["cc", "-static", "-o"]).arg(&fixed).arg(&listed).run().success();
+    std::fs::write(&script, "#!/bin/sh\nexit 0\n").expect("a script");
+    let _ = Cmd::new(["chmod", "755"]).arg(&script).run().success();
+    let tight = program::c("tight", &["-pthread"]);
+    let run = |how: &str, path: &Path| {
+        let recorded = Record::new([tight.as_os_str(), how.as_ref(), path.as_os_str()]).success();
+        assert_eq!(recorded.ran.err(), "", "{how} {}", path.display());
+        let snapshot = recorded.snapshot();
+        assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+        (snapshot.processes.len() - 1, snapshot.unrecorded.len())
+    };
+    for how in ["thread", "handler"] {
+        assert_eq!(run(how, Path::new("/bin/true")), (1, 0), "{how}");
+        assert_eq!(run(how, &script), (1, 0), "{how}: a script");
+        assert_eq!(run(how, &fixed), (0, 1), "{how}: a static program");
+    }
+    assert_eq!(run("actions", Path::new("/bin/true")), (0, 0));
+    assert_eq!(run("actions", &fixed), (0, 0));
+    assert_eq!(run("many", Path::new("/bin/true")), (105, 0));
 }
 
 /// A build: make, the compiler and its parts, each its own image.

@@ -74,6 +74,12 @@ impl<'a> Environment<'a> {
         leading.or_else(|| libraries(value).find(|library| is_named_like_ours(library)))
     }
 
+    /// The `LD_PRELOAD` that counts, as it stands in the array; null where there is none.
+    pub fn entry(&self) -> *const c_char {
+        // SAFETY: the array had that entry when it was looked at.
+        self.preload.map_or(null(), |(index, _)| unsafe { *self.entries.add(index) })
+    }
+
     /// Whether our very own library is in it.
     pub fn names_us(&self, ours: &Inheritance) -> bool {
         self.preload.is_some_and(|(_, value)| libraries(value).any(|library| is_of(library, ours)))

@@ -1,5 +1,6 @@
 //! The file that a program is: which loader it will be given to, and whether that loads us.
 
+use super::scratch::Scratch;
 use crate::sys::file::{File, Status, read_link};
 use crate::sys::process;
 use core::ffi::{CStr, c_char};
@@ -8,7 +9,7 @@ use core::ffi::{CStr, c_char};
 const MOST_SCRIPTS: usize = 5;
 /// Enough for the headers of a program and for the first line of a script.
 const HEAD: usize = 1024;
-const MOST_PATH: usize = 1024;
+const MOST_PATH: usize = 4096;
 const MOST_SEGMENTS: usize = 64;
 
 /// How a program is named to the system.
@@ -46,7 +47,10 @@ pub struct Image {
 
 /// Looks at the file that the kernel will load: that of the interpreter, where the program is a script.
 pub fn look(program: Program<'_>) -> Image {
-    open(program).map_or_else(Image::unknown, |file| follow(file, MOST_SCRIPTS))
+    let Some(mut room) = Scratch::take(HEAD + MOST_PATH) else { return Image::unknown() };
+    let (head, rest) = room.bytes().split_at_mut(HEAD);
+    let path = &mut rest[..MOST_PATH];
+    open(program, path).map_or_else(Image::unknown, |file| follow(file, head, path))
 }
 
 impl Image {
@@ -76,7 +80,12 @@ impl Image {
         }
     }
 
-    /// Path of the file.
+    /// Closes the file: the program is to find the descriptors that it would find without us.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Path of the file, until it is closed.
     pub fn path<'b>(&self, into: &'b mut [u8]) -> &'b [u8] {
         self.file.as_ref().map_or(&[], |file| path_of(file, into))
     }
@@ -88,14 +97,14 @@ fn path_of<'b>(file: &File, into: &'b mut [u8]) -> &'b [u8] {
     &into[..n]
 }
 
-fn open(program: Program<'_>) -> Option<File> {
+fn open(program: Program<'_>, room: &mut [u8]) -> Option<File> {
     let mut name = [0; 32];
     match program {
         Program::Path(path) => File::read_only_at(libc::AT_FDCWD, path),
         Program::Search(name, _) if name.to_bytes().contains(&b'/') => {
             File::read_only_at(libc::AT_FDCWD, name)
         }
-        Program::Search(name, directories) => return search(name, directories),
+        Program::Search(name, directories) => return search(name, directories, room),
         // It may be open for nothing but to be run.
         Program::At(at, path) if path.is_empty() => {
             File::read_only_at(libc::AT_FDCWD, descriptor_path(at, &mut name))
@@ -123,16 +132,15 @@ fn descriptor_path(fd: i32, into: &mut [u8; 32]) -> &CStr {
 }
 
 /// As `execvp` looks: the first file of that name which may be run.
-fn search(name: &CStr, directories: &[u8]) -> Option<File> {
+fn search(name: &CStr, directories: &[u8], path: &mut [u8]) -> Option<File> {
     directories.split(|&byte| byte == b':').find_map(|directory| {
-        let mut path = [0; MOST_PATH];
         let slash: &[u8] = if directory.is_empty() { b"" } else { b"/" };
         let parts = [directory, slash, name.to_bytes_with_nul()];
         if parts.iter().map(|part| part.len()).sum::<usize>() > path.len() {
             return None;
         }
         path.iter_mut().zip(parts.iter().copied().flatten()).for_each(|(slot, byte)| *slot = *byte);
-        let path = CStr::from_bytes_until_nul(&path).ok()?;
+        let path = CStr::from_bytes_until_nul(path).ok()?;
         let file = File::read_only_at(libc::AT_FDCWD, path).ok()?;
         let is_program =
             |status: Status| status.mode & libc::S_IFMT == libc::S_IFREG && status.mode & 0o111 != 0;
@@ -141,28 +149,22 @@ fn search(name: &CStr, directories: &[u8]) -> Option<File> {
 }
 
 /// Follows `#!` lines to the image.
-fn follow(file: File, scripts: usize) -> Image {
-    let mut head = [0; HEAD];
-    let n = file.read_at(&mut head, 0).unwrap_or(0);
-    let mut path = [0; HEAD];
-    match interpreter(&head[..n], &mut path) {
-        Some(interpreter) if scripts > 0 => {
-            let next = File::read_only_at(libc::AT_FDCWD, interpreter);
-            next.map_or_else(|_| Image::unknown(), |next| follow_on(next, scripts - 1))
+fn follow(mut file: File, head: &mut [u8], path: &mut [u8]) -> Image {
+    for _ in 0..=MOST_SCRIPTS {
+        let n = file.read_at(head, 0).unwrap_or(0);
+        let Some(interpreter) = interpreter(&head[..n], path) else {
+            return Image { loader: loader(&file, &head[..n], path), file: Some(file) };
+        };
+        match File::read_only_at(libc::AT_FDCWD, interpreter) {
+            Ok(next) => file = next,
+            Err(_) => break,
         }
-        Some(_) => Image::unknown(),
-        None => Image { loader: loader(&file, &head[..n]), file: Some(file) },
     }
-}
-
-/// Not inlined: each script needs its own room, and most programs are none.
-#[inline(never)]
-fn follow_on(file: File, scripts: usize) -> Image {
-    follow(file, scripts)
+    Image::unknown()
 }
 
 /// The interpreter that a script's first line names.
-fn interpreter<'a>(head: &[u8], into: &'a mut [u8; HEAD]) -> Option<&'a CStr> {
+fn interpreter<'a>(head: &[u8], into: &'a mut [u8]) -> Option<&'a CStr> {
     let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let mut words = line.split(|byte| matches!(byte, b' ' | b'\t' | 0)).filter(|word| !word.is_empty());
     let word = words.next()?;
@@ -176,7 +178,7 @@ fn number(bytes: &[u8], at: usize, size: usize) -> u64 {
 }
 
 /// Who loads the file that begins so.
-fn loader(file: &File, head: &[u8]) -> Loader {
+fn loader(file: &File, head: &[u8], room: &mut [u8]) -> Loader {
     const CLASS_64: u8 = 2;
     const LITTLE_ENDIAN: u8 = 1;
     const X86_64: u64 = 62;
@@ -186,18 +188,18 @@ fn loader(file: &File, head: &[u8]) -> Loader {
     if (head[4], head[5]) != (CLASS_64, LITTLE_ENDIAN) || number(head, 18, 2) != X86_64 {
         return Loader::OtherMachine;
     }
-    match asked_loader(file, head) {
+    match asked_loader(file, head, room) {
         Some(true) if gains_rights(file) => Loader::Secure,
         Some(true) => Loader::Glibc,
         Some(false) => Loader::Foreign,
         // The loader itself may be run, too.
-        None if is_glibc_loader(path_of(file, &mut [0; MOST_PATH])) => Loader::Glibc,
+        None if is_glibc_loader(path_of(file, room)) => Loader::Glibc,
         None => Loader::None,
     }
 }
 
 /// Whether the loader that the program asks for is glibc's; `None` where it asks for none.
-fn asked_loader(file: &File, head: &[u8]) -> Option<bool> {
+fn asked_loader(file: &File, head: &[u8], room: &mut [u8]) -> Option<bool> {
     const INTERPRETER: u64 = 3;
     let (table, size, count) = (number(head, 32, 8), number(head, 54, 2), number(head, 56, 2) as usize);
     for index in 0..count.min(MOST_SEGMENTS) {
@@ -205,10 +207,10 @@ fn asked_loader(file: &File, head: &[u8]) -> Option<bool> {
         let offset = table.checked_add(index as u64 * size)?;
         read(file, head, offset, &mut segment)?;
         if number(&segment, 0, 4) == INTERPRETER {
-            let mut path = [0; 256];
-            let length = (number(&segment, 32, 8) as usize).min(path.len());
-            read(file, head, number(&segment, 8, 8), &mut path[..length])?;
-            let path = path[..length].split(|&byte| byte == 0).next().unwrap_or_default();
+            let length = (number(&segment, 32, 8) as usize).min(room.len());
+            let path = &mut room[..length];
+            read(file, head, number(&segment, 8, 8), path)?;
+            let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
             return Some(is_glibc_loader(path));
         }
     }

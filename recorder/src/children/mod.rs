@@ -2,7 +2,8 @@
 //!
 //! The hooks of the `exec` family and of `posix_spawn` call [`exec`] and [`spawn`]. These may run anywhere: in a signal
 //! handler, in the child of a `vfork` on its parent's memory, with any library lock held. So they
-//! allocate nothing, keep nothing, and make system calls only; what they build lies on the stack ([`scratch`]).
+//! allocate nothing and make system calls only; what they build lies in memory of their own ([`scratch`]): there may
+//! be little stack.
 //!
 //! * [`image`] looks at the file: whether glibc's loader will load it, and us with it.
 //! * [`environment`] says what has to change in `LD_PRELOAD`, and makes the changed array.
@@ -13,6 +14,7 @@
 
 mod environment;
 mod image;
+mod loan;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -21,14 +23,15 @@ mod unrecorded;
 pub use image::{Program, directories};
 pub use scratch::with_words;
 
-use crate::sys::Errno;
 use crate::sys::file::File;
+use crate::sys::{Errno, process};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use environment::{Change, Environment};
 use image::Image;
 use std::ffi::CString;
+use unrecorded::{Listing, Note};
 
 /// Strings, with a null pointer behind the last.
 pub type Strings = *const *const c_char;
@@ -69,15 +72,17 @@ pub unsafe fn exec(
     call: impl FnOnce(Strings) -> c_int,
 ) -> c_int {
     let Some(ours) = inheritance() else { return call(envp) };
-    let image = image::look(program);
+    let mut image = image::look(program);
     let note = ours.lists(&image).and_then(|why| {
         // SAFETY: as promised by the caller.
-        unsafe { unrecorded::Note::leave(&ours.directory, why, &image, argv, None) }
+        let listing = unsafe { Listing::of(why, &image, argv, process::parent_pid()) }?;
+        listing.leave(&ours.directory, process::pid())
     });
+    image.close();
     // SAFETY: as promised by the caller.
     let result = unsafe { ours.with_environment(&image, envp, call) };
     // Here nothing has become of it.
-    note.into_iter().for_each(unrecorded::Note::withdraw);
+    note.into_iter().for_each(Note::withdraw);
     result
 }
 
@@ -93,54 +98,28 @@ pub unsafe fn spawn(
     call: impl FnOnce(Strings) -> (c_int, Option<u32>),
 ) -> c_int {
     let Some(ours) = inheritance() else { return call(envp).0 };
-    let image = image::look(program);
+    let mut image = image::look(program);
     // SAFETY: as promised by the caller.
-    unsafe {
-        let (result, pid) = ours.with_environment(&image, envp, call);
-        if let (Some(pid), Some(why)) = (pid, ours.lists(&image)) {
-            let _ = unrecorded::Note::leave(&ours.directory, why, &image, argv, Some(pid));
-        }
-        result
+    let listing =
+        ours.lists(&image).and_then(|why| unsafe { Listing::of(why, &image, argv, process::pid()) });
+    image.close();
+    // SAFETY: as promised by the caller.
+    let (result, pid) = unsafe { ours.with_environment(&image, envp, call) };
+    if let (Some(pid), Some(listing)) = (pid, listing) {
+        let _ = listing.leave(&ours.directory, pid);
     }
+    result
 }
 
 /// Calls a function that starts the shell with the process's own environment, which the program may have
-/// changed. Where ours is missing there, it is put in for as long as the call lasts.
+/// changed. Where ours is missing there, it is put in for as long as the call lasts ([`loan`]).
 ///
 /// # Safety
 /// `environ` is the process's own, and `call` may replace it as `setenv` does.
 pub unsafe fn shell<R>(environ: *mut Strings, call: impl FnOnce() -> R) -> R {
-    let Some(ours) = inheritance() else { return call() };
-    // SAFETY: as promised by the caller; the array lives until the call has returned.
-    unsafe {
-        let before = *environ;
-        ours.with_environment(&Image::unknown(), before, |changed| {
-            if core::ptr::eq(changed, before) {
-                return call();
-            }
-            let _lent = Lent { environ, before, changed };
-            *environ = changed;
-            call()
-        })
-    }
-}
-
-/// The process's environment while it is another one; put back also when a cancelled thread is unwound.
-struct Lent {
-    environ: *mut Strings,
-    before: Strings,
-    changed: Strings,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // SAFETY: see `shell`.
-        unsafe {
-            if core::ptr::eq(*self.environ, self.changed) {
-                *self.environ = self.before;
-            }
-        }
-    }
+    // SAFETY: as promised by the caller.
+    let _lent = inheritance().and_then(|ours| unsafe { loan::Call::begin(ours, environ) });
+    call()
 }
 
 impl Inheritance {

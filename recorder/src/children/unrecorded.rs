@@ -6,8 +6,9 @@
 
 use super::Strings;
 use super::image::Image;
+use super::scratch::Scratch;
 use crate::sys::file::{self, File};
-use crate::sys::{Errno, memory, process, time};
+use crate::sys::{Errno, time};
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
@@ -15,12 +16,24 @@ use core::fmt::{self, Write};
 const MOST: usize = 64 << 10;
 /// Names that are tried.
 const NUMBERS: u32 = 10_000;
+/// Of the file of a note.
 const PATH: usize = 4096 + 64;
+/// Of the file of a program.
+const MOST_PATH: usize = 4096;
+
+/// What a note is to say.
+#[derive(Debug)]
+pub struct Listing {
+    text: Scratch,
+    used: usize,
+}
 
 /// A note that was left.
 #[derive(Debug)]
-pub struct Note {
-    path: [u8; PATH],
+pub struct Note<'a> {
+    directory: &'a CStr,
+    pid: u32,
+    number: u32,
 }
 
 /// Bytes that are written in place; what is beyond the end is lost.
@@ -45,45 +58,41 @@ impl Write for Page<'_> {
     }
 }
 
-impl Note {
-    /// Leaves a note about the program that this process becomes, or that has been started as process `pid`. What
-    /// cannot be noted stays unnoted.
+impl Listing {
+    /// Describes a program that `parent` starts, whose file is still open; `None` where there is no memory.
     ///
     /// # Safety
     /// `argv` is null or an array of C strings with a null pointer behind the last.
-    pub unsafe fn leave(
-        directory: &CStr,
-        why: &CStr,
-        image: &Image,
-        argv: Strings,
-        pid: Option<u32>,
-    ) -> Option<Self> {
-        let (pid, parent) = match pid {
-            Some(pid) => (pid, process::pid()),
-            None => (process::pid(), process::parent_pid()),
-        };
-        let memory = memory::map_private(MOST).ok()?;
-        // SAFETY: newly mapped, and nobody else's; the arguments are as promised.
-        let note = unsafe {
-            let bytes = core::slice::from_raw_parts_mut(memory, MOST);
-            let used = describe(bytes, parent, why, image, argv);
-            Self::write(directory, pid, &bytes[..used])
-        };
-        // SAFETY: nothing borrows from it any more.
-        let _ = unsafe { memory::unmap(memory, MOST) };
-        note
+    pub unsafe fn of(why: &CStr, image: &Image, argv: Strings, parent: u32) -> Option<Self> {
+        let mut text = Scratch::take(MOST + PATH)?;
+        let mut page = Page { bytes: &mut text.bytes()[..MOST], used: 0 };
+        let _ = write!(page, "{parent}\0{}\0", time::realtime_ns());
+        page.push(why.to_bytes_with_nul());
+        let path = image.path(&mut page.bytes[page.used..][..MOST_PATH]).len();
+        page.used += path;
+        page.push(b"\0");
+        let mut at = argv;
+        // SAFETY: as promised by the caller.
+        unsafe {
+            while let Some(argument) = at.as_ref().and_then(|argument| argument.as_ref()) {
+                page.push(CStr::from_ptr(argument).to_bytes_with_nul());
+                at = at.add(1);
+            }
+        }
+        let used = page.used;
+        Some(Self { text, used })
     }
 
-    fn write(directory: &CStr, pid: u32, bytes: &[u8]) -> Option<Self> {
-        let mut note = Self { path: [0; PATH] };
+    /// Leaves a note about the program that process `pid` is or becomes. What cannot be noted stays unnoted.
+    pub fn leave(mut self, directory: &CStr, pid: u32) -> Option<Note<'_>> {
+        let (text, room) = self.text.bytes().split_at_mut(MOST);
+        let text = &text[..self.used];
         for number in 0..NUMBERS {
-            let mut page = Page { bytes: &mut note.path, used: 0 };
-            page.push(directory.to_bytes());
-            let _ = write!(page, "/{pid}-{number}.unrecorded\0");
-            match File::open(note.path()?, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
-                Ok(file) if file.write_at(bytes, 0).is_ok() => return Some(note),
+            let path = path_of(directory, pid, number, room)?;
+            match File::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
+                Ok(file) if file.write_at(text, 0).is_ok() => return Some(Note { directory, pid, number }),
                 Ok(_) => {
-                    note.withdraw();
+                    let _ = file::remove(path);
                     return None;
                 }
                 Err(Errno::EEXIST) => {}
@@ -92,35 +101,21 @@ impl Note {
         }
         None
     }
+}
 
-    fn path(&self) -> Option<&CStr> {
-        CStr::from_bytes_until_nul(&self.path).ok()
-    }
-
+impl Note<'_> {
     /// Takes it back: nothing has become of the program.
     pub fn withdraw(self) {
-        self.path().into_iter().for_each(|path| {
+        let Some(mut room) = Scratch::take(PATH) else { return };
+        if let Some(path) = path_of(self.directory, self.pid, self.number, room.bytes()) {
             let _ = file::remove(path);
-        });
+        }
     }
 }
 
-/// # Safety
-/// As for [`Note::leave`].
-unsafe fn describe(bytes: &mut [u8], parent: u32, why: &CStr, image: &Image, argv: Strings) -> usize {
-    let mut page = Page { bytes, used: 0 };
-    let _ = write!(page, "{parent}\0{}\0", time::realtime_ns());
-    page.push(why.to_bytes_with_nul());
-    let mut path = [0; 4096];
-    page.push(image.path(&mut path));
-    page.push(b"\0");
-    let mut at = argv;
-    // SAFETY: as promised by the caller.
-    unsafe {
-        while let Some(argument) = at.as_ref().and_then(|argument| argument.as_ref()) {
-            page.push(CStr::from_ptr(argument).to_bytes_with_nul());
-            at = at.add(1);
-        }
-    }
-    page.used
+fn path_of<'a>(directory: &CStr, pid: u32, number: u32, room: &'a mut [u8]) -> Option<&'a CStr> {
+    let mut page = Page { bytes: room, used: 0 };
+    page.push(directory.to_bytes());
+    let _ = write!(page, "/{pid}-{number}.unrecorded\0");
+    CStr::from_bytes_until_nul(page.bytes).ok()
 }
