@@ -103,6 +103,34 @@ fn a_forked_child_has_its_own_trace() {
     }
 }
 
+/// The program without a recording: it runs as it would by itself.
+#[track_caller]
+fn run_unrecorded(command: Cmd, stderr: &str) {
+    let ran = command.run();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let lines = usize::from(!stderr.is_empty());
+    assert!(said.lines().count() == lines && said.starts_with(stderr), "{said}");
+}
+
+#[test]
+fn what_is_not_recorded_is_passed_on() {
+    for program in [&dynamic(), &*STATIC] {
+        let command = Cmd::new([program.as_os_str(), "large".as_ref()]);
+        run_unrecorded(command.env("MEMSCOPE_OUTPUT", "/proc/nowhere/x"), "memscope: not recording: ");
+    }
+}
+
+#[test]
+fn a_child_that_is_not_followed_is_passed_on() {
+    for program in [&dynamic(), &*STATIC] {
+        let folder = tempfile::tempdir().unwrap();
+        let command = Cmd::new([program.as_os_str(), "fork_large".as_ref()]).env("MEMSCOPE_FOLLOW", "0");
+        run_unrecorded(command.env("MEMSCOPE_OUTPUT", folder.path().join("rec")), "");
+        assert_eq!(analysed(&folder).processes.len(), 1);
+    }
+}
+
 #[test]
 fn it_exports_when_asked() {
     let folder = tempfile::tempdir().unwrap();

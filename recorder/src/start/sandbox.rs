@@ -37,7 +37,7 @@ pub fn before(filter: Filter) {
     }
     seal::set(true);
     if filter == Filter::Strict {
-        tls::set(tls::OURS);
+        tls::set(tls::PASSED_ON);
     }
 }
 
