@@ -41,6 +41,7 @@ pub fn main() {
         Some("fork") => forked(|| drop(allocate(6007))),
         Some("large") => std::thread::spawn(large).join().map(|()| large()).unwrap(),
         Some("fork_large") => forked(large),
+        Some("wait") => wait(),
         _ => {}
     }
     assert_eq!(kept.len(), 1009);
@@ -79,4 +80,12 @@ fn large() {
     assert!(resident() <= before + 20 + 32, "{before} {}", resident());
     drop(blocks);
     assert!(resident() <= before + 20, "{before} {}", resident());
+}
+
+/// Says that all of the above is done, and waits to be killed.
+fn wait() {
+    println!("waiting");
+    loop {
+        std::thread::park();
+    }
 }
