@@ -5,8 +5,10 @@ mod example;
 
 use example::example;
 use memscope_tests::{Cmd, Process, Record, Snapshot, artifacts, recording};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
@@ -100,6 +102,52 @@ fn a_forked_child_has_its_own_trace() {
         }
         check(&snapshot.processes[0], "free");
         assert_eq!(snapshot.processes[1].stats.unknown_frees, 0);
+    }
+}
+
+/// The program without a recording: it runs as it would by itself.
+#[track_caller]
+fn run_unrecorded(command: Cmd, stderr: &str) {
+    let ran = command.run();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let lines = usize::from(!stderr.is_empty());
+    assert!(said.lines().count() == lines && said.starts_with(stderr), "{said}");
+}
+
+#[test]
+fn what_is_not_recorded_is_passed_on() {
+    for program in [&dynamic(), &*STATIC] {
+        let command = Cmd::new([program.as_os_str(), "large".as_ref()]);
+        run_unrecorded(command.env("MEMSCOPE_OUTPUT", "/proc/nowhere/x"), "memscope: not recording: ");
+    }
+}
+
+#[test]
+fn a_child_that_is_not_followed_is_passed_on() {
+    for program in [&dynamic(), &*STATIC] {
+        let folder = tempfile::tempdir().unwrap();
+        let command = Cmd::new([program.as_os_str(), "fork_large".as_ref()]).env("MEMSCOPE_FOLLOW", "0");
+        run_unrecorded(command.env("MEMSCOPE_OUTPUT", folder.path().join("rec")), "");
+        assert_eq!(analysed(&folder).processes.len(), 1);
+    }
+}
+
+#[test]
+fn a_killed_programs_trace_is_completed() {
+    for program in [&dynamic(), &*STATIC] {
+        let folder = tempfile::tempdir().unwrap();
+        let command = Cmd::new([program.as_os_str(), "wait".as_ref()]);
+        let command = command.env("MEMSCOPE_OUTPUT", folder.path().join("rec"));
+        let mut child = command.command().stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "waiting\n");
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        let snapshot = analysed(&folder);
+        assert_eq!(snapshot.processes.len(), 1);
+        check(&snapshot.processes[0], "exit");
     }
 }
 

@@ -154,11 +154,15 @@ fn others_run() {
     for _ in 0..3 {
         thread::spawn(|| {
             loop {
-                drop(black_box(track_var!(vec![0_u8; 10])));
+                for _ in 0..50 {
+                    drop(black_box(track_var!(vec![0_u8; 10])));
+                }
+                // Other threads, that of the export too, are to have a processor as well.
+                thread::sleep(Duration::from_millis(1));
             }
         });
     }
-    thread::sleep(Duration::from_millis(20));
+    thread::sleep(Duration::from_millis(10));
     process::exit(0);
 }
 

@@ -38,18 +38,54 @@ pub fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("abort") => std::process::abort(),
         Some("exit") => std::process::exit(7),
-        Some("fork") => forked(),
+        Some("fork") => forked(|| drop(allocate(6007))),
+        Some("large") => std::thread::spawn(large).join().map(|()| large()).unwrap(),
+        Some("fork_large") => forked(large),
+        Some("wait") => wait(),
         _ => {}
     }
     assert_eq!(kept.len(), 1009);
 }
 
-fn forked() {
+/// Does it in a child as well.
+fn forked(work: impl Fn()) {
     // SAFETY: the child only does what the parent could do.
     let child = unsafe { libc::fork() };
-    drop(allocate(6007));
+    work();
     if child != 0 {
-        // SAFETY: no status is wanted.
-        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        let mut status = 0;
+        // SAFETY: the status is ours.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!(status, 0, "the child ends well");
+    }
+}
+
+/// MiB of memory that the process has.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (pages * 4096) >> 20
+}
+
+/// A block that is larger than any of the recorder's own: had and given back as without it.
+fn large() {
+    let before = resident();
+    let mut block: Vec<u8> = black_box(Vec::with_capacity(1100 << 20));
+    block.resize(64 << 20, 1);
+    assert!(resident() >= before + 60, "{before} {}", resident());
+    drop(black_box(block));
+    assert!(resident() <= before + 20, "{before} {}", resident());
+    // One size of many blocks, whose memory is as they need it and not twice as much.
+    let blocks: Vec<Vec<u8>> = (0..32).map(|_| black_box(vec![1; (1 << 20) + 1])).collect();
+    assert!(resident() <= before + 20 + 32, "{before} {}", resident());
+    drop(blocks);
+    assert!(resident() <= before + 20, "{before} {}", resident());
+}
+
+/// Says that all of the above is done, and waits to be killed.
+fn wait() {
+    println!("waiting");
+    loop {
+        std::thread::park();
     }
 }

@@ -33,7 +33,9 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
         tls::set(tls::OURS);
         let state = begin_process(process).then(|| thread_state(process)).flatten();
         let Some(state) = state else {
-            if !matches!(process.phase(), Phase::Off) {
+            if process.phase() == Phase::Off {
+                tls::set(tls::PASSED_ON);
+            } else {
                 // No memory for a state now; the next call tries again.
                 slow::count_lost(process);
                 tls::set(0);
@@ -106,7 +108,7 @@ pub fn take_stock() {
         }
     }
     let word = tls::get();
-    if word <= tls::OURS {
+    if !tls::is_state(word) {
         return;
     }
     let state = word as *mut ThreadState;
@@ -122,7 +124,7 @@ pub fn take_stock() {
 
 /// Records that the calling thread's destructors have run, and lets its state be used again once it is gone.
 pub fn thread_ends(state: usize) {
-    if tls::get() != state || state <= tls::OURS {
+    if tls::get() != state || !tls::is_state(state) {
         return;
     }
     let marker = 0_usize;
@@ -295,7 +297,7 @@ unsafe fn nested_state(state: *mut ThreadState) -> Option<*mut ThreadState> {
 
 /// Makes what signal handlers that interrupt the calling thread's hooks will need. `word` is the thread's TLS word.
 pub fn prepare_nested(word: usize) {
-    if word > tls::OURS {
+    if tls::is_state(word) {
         // SAFETY: the word is the address of the calling thread's state; the nested one is only made.
         let _ = unsafe { nested_state(word as *mut ThreadState) };
     }

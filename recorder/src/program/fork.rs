@@ -27,7 +27,7 @@ pub fn parent() -> Option<u32> {
 /// The calling thread's states, from the innermost on, if a hook that runs on one of them has been interrupted.
 fn interrupted() -> impl Iterator<Item = *mut ThreadState> {
     let word = tls::get();
-    let first = if word > tls::OURS { word as *const ThreadState } else { core::ptr::null() };
+    let first = if tls::is_state(word) { word as *const ThreadState } else { core::ptr::null() };
     let outer = |state: &&'static ThreadState| {
         // SAFETY: the outer state is the same thread's and mapped for good.
         unsafe { state.outer.load(Ordering::Relaxed).as_ref() }
@@ -89,7 +89,7 @@ fn begin() {
 pub fn adopt(from: *mut ThreadState, put: impl FnOnce(*mut ThreadState)) {
     let word = tls::get();
     let marker = 0_usize;
-    if word <= tls::OURS || word == from as usize || process::get().is_none() {
+    if !tls::is_state(word) || word == from as usize || process::get().is_none() {
         return;
     }
     let state = word as *mut ThreadState;

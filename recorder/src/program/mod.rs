@@ -22,7 +22,7 @@ pub use op::Op;
 pub fn inside_hook() -> bool {
     let word = tls::get();
     // SAFETY: the word is the address of this thread's state.
-    word > tls::OURS
+    tls::is_state(word)
         && unsafe {
             (*(word as *const thread::ThreadState)).guard.load(core::sync::atomic::Ordering::Relaxed)
         } != 0

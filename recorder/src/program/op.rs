@@ -29,16 +29,16 @@ impl Op {
     #[must_use]
     pub unsafe fn begin(sp: usize, bp: usize) -> Option<Self> {
         let word = tls::get();
-        if word > tls::OURS {
+        if tls::is_state(word) {
             let state = word as *mut ThreadState;
-            // SAFETY: the TLS word is 0, OURS or the address of this thread's state.
+            // SAFETY: the TLS word is 0, OURS, PASSED_ON or the address of this thread's state.
             unsafe {
                 if (*state).guard.load(core::sync::atomic::Ordering::Relaxed) == 0 {
                     ThreadState::set_guard(state, sp);
                     return Some(Self { state, sp, bp, restore: 0 });
                 }
             }
-        } else if word == tls::OURS {
+        } else if word != 0 {
             return None;
         }
         // SAFETY: as promised by the caller.

@@ -37,7 +37,7 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
             return false;
         }
         if (*state).stream.load(Ordering::Relaxed) == 0 && !birth::reborn(state) {
-            tls::set(tls::OURS);
+            tls::set(tls::PASSED_ON);
             return false;
         }
         let Some(process) = process::get() else { return false };
@@ -45,7 +45,7 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
             match process.phase() {
                 Phase::Early | Phase::Recording => {}
                 Phase::Off => {
-                    tls::set(tls::OURS);
+                    tls::set(tls::PASSED_ON);
                     return false;
                 }
                 Phase::Unborn => {
@@ -250,7 +250,7 @@ fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
 pub unsafe fn lost(state: *mut ThreadState) {
     // SAFETY: as promised.
     let is_ours = unsafe { (*state).abandoned.load(Ordering::Relaxed) == 0 };
-    if is_ours && tls::get() != tls::OURS {
+    if is_ours && !matches!(tls::get(), tls::OURS | tls::PASSED_ON) {
         process::get().into_iter().for_each(count_lost);
     }
 }

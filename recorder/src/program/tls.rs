@@ -8,12 +8,23 @@
 //! |---|---|
 //! | 0 | the thread has not been seen yet |
 //! | 1 | not recorded: a thread of ours, or one that makes a call of ours just now |
+//! | 2 | not recorded: a thread of the program's, where recording is off |
 //! | else | the address of its `ThreadState` |
 
 use core::arch::{asm, global_asm};
 
-/// The word of a thread that is not recorded.
+/// The word of a thread that is not recorded, since what it calls is called for the recorder.
 pub const OURS: usize = 1;
+
+/// The word of a thread that is not recorded, since nothing of the program is: its calls are the program's own.
+pub const PASSED_ON: usize = 2;
+
+/// Whether a word is the address of a `ThreadState`.
+#[inline(always)]
+#[must_use]
+pub const fn is_state(word: usize) -> bool {
+    word > PASSED_ON
+}
 
 global_asm!(
     ".pushsection .tbss.memscope, \"awT\", @nobits",

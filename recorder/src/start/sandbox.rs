@@ -52,7 +52,7 @@ pub fn before(filter: Filter) -> Option<Undo> {
     seal::close();
     let word = (filter == Filter::Strict).then_some(state);
     if word.is_some() {
-        tls::set(tls::OURS);
+        tls::set(tls::PASSED_ON);
     }
     Some(Undo { word })
 }
