@@ -143,10 +143,10 @@ fn frames_without_a_name_are_told_by_their_place_in_the_module() {
     let mut frame = process.frames[0].clone();
     (frame.module, frame.address) = (Some(module.path.clone()), module.start + 0x1c);
     let file = module.path.rsplit('/').next().unwrap();
-    assert_eq!(super::unnamed(&process, &frame), format!("{file}+0x1c"));
+    assert_eq!(unnamed(&process, &frame), format!("{file}+0x1c"));
     frame.address = module.end;
-    assert_eq!(super::unnamed(&process, &frame), format!("{:#x}", module.end));
+    assert_eq!(unnamed(&process, &frame), format!("{:#x}", module.end));
     process.modules.clear();
     frame.address = 0x40;
-    assert_eq!(super::unnamed(&process, &frame), "0x40");
+    assert_eq!(unnamed(&process, &frame), "0x40");
 }
