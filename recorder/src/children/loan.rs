@@ -19,6 +19,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 const WORD: usize = size_of::<usize>();
 /// Turns that are waited for the ledger; then the call goes without.
 const PATIENCE: u32 = 100_000;
+/// Stands for a process that may not ask for its id any more: a filter forbids it.
+const SEALED: u32 = u32::MAX;
+/// Words of the copy that is made in advance: none can be made after a filter.
+const PREPARED: usize = 500;
 
 /// A copy. Behind it lie `room` words for the changed environment and as many for what it was when it was lent.
 struct Loan {
@@ -59,16 +63,19 @@ impl Ledger {
     /// With the ledger for this thread alone, undisturbed by signals, for a few system calls.
     fn with<R>(&self, call: impl FnOnce(&mut State) -> R) -> Option<R> {
         let _undisturbed = Blocked::all();
-        let pid = process::pid();
+        let pid = match process::pid() {
+            0 => SEALED,
+            pid => pid,
+        };
         for _ in 0..PATIENCE {
             let holder = self.holder.load(Ordering::Relaxed);
             // What a parent's thread holds, no thread of a forked child gives back.
-            if holder != pid
-                && self.holder.compare_exchange(holder, pid, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            let free = holder == 0 || holder != pid && pid != SEALED;
+            if free && self.holder.compare_exchange(holder, pid, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 // SAFETY: nobody else is at it, see above.
                 let state = unsafe { &mut *self.state.get() };
-                if state.pid != pid {
+                if state.pid != pid && pid != SEALED {
                     (state.pid, state.calls) = (pid, 0);
                 }
                 let result = call(state);
@@ -79,6 +86,14 @@ impl Ledger {
         }
         None
     }
+}
+
+/// Makes a copy in advance.
+pub fn prepare() {
+    LEDGER.with(|state| {
+        // SAFETY: a new mapping.
+        let _ = unsafe { state.loan(PREPARED) };
+    });
 }
 
 /// Counts a call of `system` or `popen` while it lasts; also one that ends because its thread is cancelled.

@@ -53,6 +53,7 @@ static INHERITANCE: AtomicPtr<Inheritance> = AtomicPtr::new(null_mut());
 
 /// Says what is handed on from now on.
 pub fn hand_on(inheritance: Inheritance) {
+    loan::prepare();
     INHERITANCE.store(Box::into_raw(Box::new(inheritance)), Ordering::Release);
 }
 

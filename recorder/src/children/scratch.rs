@@ -15,6 +15,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Words that lie on the stack.
 const SMALL: usize = 64;
+/// The same where nothing can be mapped: then a small stack has to do.
+const LAST_RESORT: usize = 4096;
 /// What one of the mappings has that are kept. More is mapped for as long as it is needed.
 pub const KEPT: usize = 128 << 10;
 /// Bits of a process id: the kernel's limit.
@@ -114,18 +116,23 @@ impl Drop for Scratch {
 
 /// Calls with this many words; with `None` where there is no memory.
 pub fn with_words<R>(count: usize, call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
-    if count <= SMALL { on_stack(call) } else { apart(count, call) }
+    if count <= SMALL {
+        return on_stack::<SMALL, R>(call);
+    }
+    match Scratch::take(count * size_of::<usize>()) {
+        Some(scratch) => apart(scratch, count, call),
+        None if count <= LAST_RESORT => on_stack::<LAST_RESORT, R>(call),
+        None => call(None),
+    }
 }
 
 #[inline(never)]
-fn on_stack<R>(call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
-    let mut words = [MaybeUninit::uninit(); SMALL];
+fn on_stack<const N: usize, R>(call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
+    let mut words = [MaybeUninit::uninit(); N];
     call(Some(&mut words))
 }
 
-#[inline(never)]
-fn apart<R>(count: usize, call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
-    let Some(mut scratch) = Scratch::take(count * size_of::<usize>()) else { return call(None) };
+fn apart<R>(mut scratch: Scratch, count: usize, call: impl FnOnce(Option<Words<'_>>) -> R) -> R {
     let start: *mut MaybeUninit<usize> = scratch.bytes().as_mut_ptr().cast();
     // SAFETY: page aligned, at least so many, and nobody else's.
     let words = unsafe { core::slice::from_raw_parts_mut(start, count) };
