@@ -137,7 +137,7 @@ fn links_in_place_of_files() {
         .filter(|trace| fs::symlink_metadata(trace).expect("there").is_file())
         .collect();
     assert_eq!(regular.len(), 1, "the trace has the next name: {}", ran.tail());
-    assert!(regular[0].to_string_lossy().ends_with("-1.trace"), "{regular:?}");
+    assert!(regular[0].to_string_lossy().ends_with("-2.trace"), "{regular:?}");
     // The same for `run`, whose mark is overwritten by no link.
     let rec = folder.path().join("run");
     fs::create_dir(&rec).expect("made");
