@@ -1,10 +1,15 @@
 //! Blocks that threads hand to each other, and threads that live briefly.
 
-use std::time::Duration;
+use std::io::Read;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::said::{Said, Tally};
 use memscope_tests::snapshot::{Process, SiteStats};
-use memscope_tests::{Cmd, Record, program};
+use memscope_tests::{Cmd, Record, Snapshot, program};
+use tempfile::TempDir;
 
 /// Eight threads pass 10 million blocks around: exact, no false leak, no unknown free.
 #[test]
@@ -85,4 +90,33 @@ fn thread_numbers_are_never_reused() {
     let handed = process.allocations.iter().filter(|a| a.size == 51 && a.thread_id != 1).collect::<Vec<_>>();
     assert_eq!(handed.len(), 400);
     assert!(handed.iter().all(|a| a.dealloc_thread_id == Some(1)), "the main thread freed them");
+}
+
+/// How many blocks of 77,001 bytes stand in the traces of a recording, without what lies in shared memory.
+fn written(rec: &Path) -> usize {
+    let copy = TempDir::new().expect("a fresh folder");
+    for trace in traces_in(rec) {
+        std::fs::copy(&trace, copy.path().join(trace.file_name().expect("a name"))).expect("a copy");
+    }
+    let json = copy.path().join("snapshot.json");
+    let _ = analyze(copy.path(), &json, &["--allocations", "live"]).success();
+    Snapshot::load(&json).processes[0].allocations.iter().filter(|a| a.size == 77_001).count()
+}
+
+/// What a thread recorded before it fell idle is in the trace while the program runs on.
+#[test]
+fn idle_threads_are_looked_at() {
+    let folder = TempDir::new().expect("a fresh folder");
+    let record = Record::new([program::c("idles", &["-fno-builtin", "-pthread"])]);
+    let mut command = record.command_in(folder.path()).command();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut said = [0; 5];
+    child.stdout.take().expect("its output").read_exact(&mut said).expect("it says so");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while written(&folder.path().join("rec")) < 10 {
+        assert!(Instant::now() < deadline, "the idle thread's blocks are not in the trace");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success());
 }
