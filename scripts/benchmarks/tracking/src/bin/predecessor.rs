@@ -13,6 +13,6 @@ fn main() {
         drop(vec);
     });
     row("memscope-rs 0.1.10: tracked as well", tracked - plain);
-    let stats = predecessor::get_global_tracker().get_stats();
+    let stats = predecessor::get_tracker().get_stats();
     println!("{stats:?}");
 }
