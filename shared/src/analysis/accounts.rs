@@ -57,13 +57,6 @@ impl Accounts {
         self.stats.failed_allocations += 1;
     }
 
-    /// Reads what an event at a site will need.
-    #[inline]
-    #[must_use]
-    pub fn touch(&self, site: u32) -> u64 {
-        self.sites.touch(site)
-    }
-
     /// A block is live at the end of the recording.
     pub fn left(&mut self, block: &Block, end: u64, freed_by: FreedBy) {
         self.lived(block, end, NO_STREAM, freed_by);

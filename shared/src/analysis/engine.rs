@@ -10,8 +10,8 @@ use super::pairing::{Block, By, Ending, Pairing};
 use super::stacks::Stacks;
 use crate::trace::{Clock, ClockCursor};
 
-/// Sites that the nearer caches hold: 64 bytes each.
-const FAR: usize = 4096;
+/// Sites from which on their numbers may lie all over a large table.
+const FAR: usize = 256;
 
 /// What a site stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,22 +153,10 @@ impl<'a> Engine<'a> {
                 sum ^= self.pairing.touch(event.address);
             }
         }
-        // What sites hold is near anyway where they are few.
+        // The numbers of the sites are near anyway where there are few.
         if self.accounts.sites.len() > FAR {
             for event in events {
                 sum ^= self.sites.touch(event.stack);
-            }
-            for event in events {
-                sum ^= match event.kind {
-                    EventKind::Start => {
-                        self.sites.known(event.stack).map_or(0, |site| self.accounts.touch(site))
-                    }
-                    _ => self
-                        .pairing
-                        .live()
-                        .get(event.address)
-                        .map_or(0, |block| self.accounts.touch(block.site)),
-                };
             }
         }
         black_box(sum);

@@ -5,7 +5,9 @@
 //! Many sites see few values: of each, the first dozen are kept as bucket numbers. The others have a
 //! row of 16 counters for each doubling that occurs. All sites' rows lie in one hash table by site and row: where
 //! a value counts follows from site and value alone, so no look-up waits for memory that another one must
-//! give first. With lists that hang off each site, that waiting was half of an analysis.
+//! give first.
+
+use std::ops::RangeInclusive;
 
 use super::hash::mix;
 
@@ -13,11 +15,10 @@ use super::hash::mix;
 const SUB_BITS: u32 = 4;
 const SUBS: usize = 1 << SUB_BITS;
 /// Rows: one for 0 to 15, then one for each doubling up to 2^64.
+#[cfg(test)]
 const ROWS: usize = 64 - SUB_BITS as usize + 1;
 /// Values that are kept before there are counters.
 const FEW: usize = 12;
-/// Rows from which on a look-up may wait for memory.
-const FAR: usize = 1 << 9;
 /// No bucket has this number.
 const EMPTY: u16 = u16::MAX;
 
@@ -118,22 +119,6 @@ impl Histograms {
         }
     }
 
-    /// Whether the nearer caches do not hold the rows.
-    #[inline]
-    #[must_use]
-    pub const fn is_far(&self) -> bool {
-        self.keys.len() > FAR
-    }
-
-    /// Reads what counting a value of a site would read first.
-    #[inline]
-    #[must_use]
-    pub fn touch(&self, site: u32, value: u64) -> u64 {
-        let bucket = bucket(value) as usize;
-        let at = mix(key(site, bucket / SUBS), 0) as usize & (self.keys.len() - 1);
-        self.keys[at] ^ u64::from(self.rows[at][bucket % SUBS])
-    }
-
     #[inline]
     fn count(&mut self, site: u32, bucket: u16) {
         let (row, sub) = (bucket as usize / SUBS, bucket as usize % SUBS);
@@ -182,10 +167,16 @@ impl Histograms {
         }
     }
 
-    /// The values of a site below which (or at which) these parts of all lie, in thousandths.
+    /// The values of a site below which (or at which) these parts of all lie, in thousandths. All are in `range`.
     #[must_use]
-    pub fn quantiles<const N: usize>(&self, site: u32, few: &Few, thousandths: [u64; N]) -> [u64; N] {
-        let buckets = self.buckets(site, few);
+    pub fn quantiles<const N: usize>(
+        &self,
+        site: u32,
+        few: &Few,
+        range: RangeInclusive<u64>,
+        thousandths: [u64; N],
+    ) -> [u64; N] {
+        let buckets = self.buckets(site, few, range);
         let total: u64 = buckets.iter().map(|bucket| bucket.1).sum();
         thousandths.map(|part| {
             let rank = (u128::from(total) * u128::from(part)).div_ceil(1000).max(1);
@@ -199,7 +190,7 @@ impl Histograms {
     }
 
     /// A site's buckets that are not empty with their counts, rising.
-    fn buckets(&self, site: u32, few: &Few) -> Vec<(u16, u64)> {
+    fn buckets(&self, site: u32, few: &Few, range: RangeInclusive<u64>) -> Vec<(u16, u64)> {
         if !few.is_full() {
             let kept = few.0.iter().filter(|&&bucket| bucket != EMPTY);
             let mut buckets: Vec<_> = kept.map(|&bucket| (bucket, 1)).collect();
@@ -207,7 +198,8 @@ impl Histograms {
             return buckets;
         }
         let mut buckets = Vec::new();
-        for row in 0..ROWS {
+        let [first, last] = [range.start(), range.end()].map(|&value| bucket(value) as usize / SUBS);
+        for row in first..=last {
             let key = key(site, row);
             let at = self.find(key);
             if self.keys[at] == key {
@@ -266,13 +258,13 @@ mod tests {
             }
             values.sort_unstable();
             let parts = [1, 500, 900, 990, 1000];
-            for (part, found) in parts.into_iter().zip(all.quantiles(7, &few, parts)) {
+            for (part, found) in parts.into_iter().zip(all.quantiles(7, &few, values[0]..=values[count as usize - 1], parts)) {
                 let rank = (count * part).div_ceil(1000).max(1);
                 let exact = values[rank as usize - 1];
                 assert!(found.abs_diff(exact) * 20 <= exact, "{part} of {count}: {found}, not {exact}");
             }
         }
-        assert_eq!(Histograms::default().quantiles(1, &Few::default(), [500]), [0]);
+        assert_eq!(Histograms::default().quantiles(1, &Few::default(), 0..=9, [500]), [0]);
     }
 
     #[test]
@@ -284,7 +276,7 @@ mod tests {
             }
         }
         for site in [0, 1, 77, 2_999] {
-            let [low, high] = all.quantiles(site, &few[site as usize], [100, 900]);
+            let [low, high] = all.quantiles(site, &few[site as usize], 0..=3_000 << 2, [100, 900]);
             let site = u64::from(site);
             assert!(low.abs_diff(site) * 20 <= site && high.abs_diff(site * 4) * 20 <= site * 4);
         }
@@ -298,6 +290,6 @@ mod tests {
         all.rows[at][5] = u32::MAX;
         all.add(1, &mut few, 5);
         all.add(1, &mut few, 6);
-        assert_eq!(all.buckets(1, &few), [(5, 1 << 32), (6, 1)]);
+        assert_eq!(all.buckets(1, &few, 5..=6), [(5, 1 << 32), (6, 1)]);
     }
 }

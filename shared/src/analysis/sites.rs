@@ -4,127 +4,104 @@
 //! site notes what it held when it changes for the first time in an epoch, because until then it held
 //! what it held at the peak.
 //!
-//! Lifetimes are put down in batches: a short loop that only looks at what they need comes first, so that the
-//! processor fetches it for many of them at once.
+//! A program may have a hundred thousand sites, and its events come from any of them in turn: each would wait for memory a
+//! few times. So what happens is noted in a journal for each few hundred sites (a [`shard`]), in its order, and put down
+//! when a journal is full: then these sites' sums are in the nearer caches all the while. Where all sites are in one
+//! shard, starts and ends are put down at once.
 
-use std::hint::black_box;
+mod shard;
 
-use super::histogram::{Few, Histograms};
-use crate::model::{Lifetimes, SiteStats};
+use self::shard::{Change, Shard, WIDTH, What};
+use crate::model::SiteStats;
 
-/// Lifetimes that are put down at once.
-const BATCH: usize = 128;
-/// Sites that the nearest cache holds: 64 bytes each.
-const NEAR: usize = 256;
-/// What lives shorter is short-lived, in ns.
-const SHORT: u64 = 1_000_000;
+/// Changes that a journal holds.
+const CHANGES: usize = 2048;
+/// Lifetimes that a journal holds, where there are others besides.
+const LIVES: usize = 1024;
+/// And where there is no other.
+const LIVES_NEAR: usize = 128;
 
-/// What every event of a site changes: one cache line.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
-struct Counts {
-    allocations: u64,
-    allocated: u64,
-    deallocations: u64,
-    deallocated: u64,
-    peak: u64,
-    /// Live bytes at the peak before `epoch`.
-    at_peak: u64,
-    /// The epoch of the last change.
-    epoch: u64,
-}
-
-impl Counts {
-    const fn live(&self) -> u64 {
-        self.allocated.wrapping_sub(self.deallocated)
-    }
-
-    /// Notes what was held at the last peak, if that has not been done.
-    #[inline]
-    const fn enter(&mut self, epoch: u64) {
-        if self.epoch != epoch {
-            self.at_peak = self.live();
-            self.epoch = epoch;
-        }
-    }
-}
-
-/// What every end of a life changes: a cache line too.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Lives {
-    sum: u128,
-    min: u64,
-    max: u64,
-    short: u64,
-    few: Few,
-}
-
-const _: () = assert!(size_of::<Counts>() == 64 && size_of::<Lives>() == 64);
-
-impl Default for Lives {
-    fn default() -> Self {
-        Self { sum: 0, min: u64::MAX, max: 0, short: 0, few: Few::default() }
-    }
+/// What is to be put down in one shard.
+#[derive(Debug, Default)]
+struct Journal {
+    changes: Vec<Change>,
+    lives: Vec<(u64, u32)>,
 }
 
 /// All sites.
 #[derive(Debug, Default)]
 pub struct Sites {
-    counts: Vec<Counts>,
-    lives: Vec<Lives>,
-    histograms: Histograms,
-    /// Sites and lifetimes that were not put down yet.
-    batch: Vec<(u32, u64)>,
+    /// The first sites.
+    near: Shard,
+    /// The others.
+    far: Vec<Shard>,
+    /// One of each shard.
+    journals: Vec<Journal>,
     /// Number of peaks of the process so far.
     epoch: u64,
+}
+
+/// Shard of a site, and its number in there.
+#[inline(always)]
+const fn place(site: u32) -> (usize, usize) {
+    (site as usize / WIDTH, site as usize % WIDTH)
 }
 
 impl Sites {
     /// Adds a site; returns its index.
     pub fn add(&mut self) -> u32 {
-        self.counts.push(Counts::default());
-        self.lives.push(Lives::default());
-        self.counts.len() as u32 - 1
+        if self.journals.len() * WIDTH == self.len() {
+            self.journals.push(Journal::default());
+            if self.near.len() == WIDTH {
+                self.far.push(Shard::default());
+            }
+        }
+        self.far.last_mut().unwrap_or(&mut self.near).add();
+        self.len() as u32 - 1
     }
 
     /// Number of sites.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.counts.len()
+        match self.far.last() {
+            Some(last) => self.far.len() * WIDTH + last.len(),
+            None => self.near.len(),
+        }
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
+        self.near.len() == 0
     }
 
     /// A block of the site starts.
     #[inline]
     pub fn start(&mut self, site: u32, size: u64) {
-        let counts = &mut self.counts[site as usize];
-        counts.enter(self.epoch);
-        counts.allocations += 1;
-        counts.allocated = counts.allocated.wrapping_add(size);
-        counts.peak = counts.peak.max(counts.live());
+        if self.far.is_empty() {
+            self.near.start(site as usize, self.epoch, size);
+        } else {
+            self.change(site, What::Start, size);
+        }
     }
 
     /// A block of the site ends.
     #[inline]
     pub fn end(&mut self, site: u32, size: u64) {
-        let counts = &mut self.counts[site as usize];
-        counts.enter(self.epoch);
-        counts.deallocations += 1;
-        counts.deallocated = counts.deallocated.wrapping_add(size);
+        if self.far.is_empty() {
+            self.near.end(site as usize, self.epoch, size);
+        } else {
+            self.change(site, What::End, size);
+        }
     }
 
     /// A block that had ended lives on.
     pub fn reopen(&mut self, site: u32, size: u64) {
-        let counts = &mut self.counts[site as usize];
-        counts.enter(self.epoch);
-        counts.deallocations = counts.deallocations.wrapping_sub(1);
-        counts.deallocated = counts.deallocated.wrapping_sub(size);
+        if self.far.is_empty() {
+            self.near.reopen(site as usize, self.epoch, size);
+        } else {
+            self.change(site, What::Reopen, size);
+        }
     }
 
     /// The process has reached a new peak.
@@ -133,75 +110,53 @@ impl Sites {
         self.epoch += 1;
     }
 
-    /// Reads what a start or an end at the site will need.
-    #[inline]
-    #[must_use]
-    pub fn touch(&self, site: u32) -> u64 {
-        self.counts.get(site as usize).map_or(0, |counts| counts.epoch)
+    #[inline(always)]
+    fn change(&mut self, site: u32, what: What, size: u64) {
+        let (shard, site) = place(site);
+        let changes = &mut self.journals[shard].changes;
+        changes.push(Change::new(site, what, self.epoch, size));
+        if changes.len() >= CHANGES {
+            self.put_down(shard);
+        }
     }
 
     /// A life of the site is over.
     #[inline]
     pub fn lived(&mut self, site: u32, lifetime: u64) {
-        self.batch.push((site, lifetime));
-        if self.batch.len() >= BATCH {
-            self.settle();
+        let (shard, site) = place(site);
+        let most = if self.far.is_empty() { LIVES_NEAR } else { LIVES };
+        let lives = &mut self.journals[shard].lives;
+        lives.push((lifetime, site as u32));
+        if lives.len() >= most {
+            self.put_down(shard);
         }
     }
 
-    /// Puts the lifetimes down that have not been yet.
+    /// Puts down what a journal holds.
+    #[inline(never)]
+    fn put_down(&mut self, shard: usize) {
+        let Journal { changes, lives } = &mut self.journals[shard];
+        let shard = match shard.checked_sub(1) {
+            Some(far) => &mut self.far[far],
+            None => &mut self.near,
+        };
+        shard.change(changes);
+        shard.live(lives);
+        changes.clear();
+        lives.clear();
+    }
+
+    /// Puts everything down that has not been yet.
     pub fn settle(&mut self) {
-        if self.lives.len() > NEAR || self.histograms.is_far() {
-            self.look_ahead();
-        }
-        for &(site, lifetime) in &self.batch {
-            let lives = &mut self.lives[site as usize];
-            lives.sum += u128::from(lifetime);
-            lives.min = lives.min.min(lifetime);
-            lives.max = lives.max.max(lifetime);
-            lives.short += u64::from(lifetime < SHORT);
-            self.histograms.add(site, &mut lives.few, lifetime);
-        }
-        self.batch.clear();
-    }
-
-    /// Looks at all that the batch will need.
-    fn look_ahead(&self) {
-        let mut sum = 0;
-        for &(site, lifetime) in &self.batch {
-            sum ^= self.lives[site as usize].short ^ self.histograms.touch(site, lifetime);
-        }
-        black_box(sum);
+        (0..self.journals.len()).for_each(|shard| self.put_down(shard));
     }
 
     /// The sums of a site, after [`Sites::settle`]. The mean lifetime is that of all its allocations.
     #[must_use]
     pub fn stats(&self, site: u32) -> SiteStats {
-        let mut counts = self.counts[site as usize];
-        counts.enter(self.epoch);
-        SiteStats {
-            allocations: counts.allocations,
-            allocated: counts.allocated,
-            deallocations: counts.deallocations,
-            deallocated: counts.deallocated,
-            active_allocations: counts.allocations.wrapping_sub(counts.deallocations),
-            active_memory: counts.live(),
-            peak_memory: counts.peak,
-            memory_at_peak: if self.epoch == 0 { 0 } else { counts.at_peak },
-            lifetime_ns: self.lifetimes(site, counts.allocations),
-            short_lived: self.lives[site as usize].short,
-        }
-    }
-
-    fn lifetimes(&self, site: u32, count: u64) -> Lifetimes {
-        let Lives { sum, min, max, few, .. } = &self.lives[site as usize];
-        if min > max {
-            return Lifetimes::default();
-        }
-        let quantiles = self.histograms.quantiles(site, few, [500, 900, 990]);
-        let [p50, p90, p99] = quantiles.map(|value| value.clamp(*min, *max));
-        let mean = (sum / u128::from(count.max(1))) as u64;
-        Lifetimes { min: *min, max: *max, mean, p50, p90, p99 }
+        let (shard, site) = place(site);
+        let shard = shard.checked_sub(1).map_or(&self.near, |far| &self.far[far]);
+        shard.stats(site, self.epoch)
     }
 }
 
@@ -212,36 +167,53 @@ mod tests {
 
     #[test]
     fn memory_at_peak_is_that_of_the_peak() {
+        peaks_of(8, 5_000);
+        // Some of these events come when all sites are in one shard.
+        peaks_of(WIDTH as u64 * 5 / 2, 60_000);
+    }
+
+    fn peaks_of(count: u64, events: u64) {
         let mut random = Rng::new(9);
         let mut sites = Sites::default();
-        (0..8).for_each(|_| _ = sites.add());
-        let (mut held, mut at_peak, mut peaks) = ([0u64; 8], [0u64; 8], [0u64; 8]);
+        let none = vec![0u64; count as usize];
+        let (mut held, mut at_peak, mut peaks, mut counts) = (none.clone(), none.clone(), none.clone(), none);
         let (mut peak, mut blocks) = (0, Vec::new());
-        for _ in 0..5_000 {
+        for event in 0..events {
+            let known = (event * 4 + 8).min(count);
+            while (sites.len() as u64) < known {
+                sites.add();
+            }
             if random.below(2) == 0 || blocks.is_empty() {
-                let (site, size) = (random.below(8) as u32, random.below(100));
+                let (site, size) = (random.below(known) as u32, random.below(100));
+                counts[site as usize] += 1;
                 sites.start(site, size);
                 blocks.push((site, size));
                 held[site as usize] += size;
                 peaks[site as usize] = peaks[site as usize].max(held[site as usize]);
                 if held.iter().sum::<u64>() > peak {
                     peak = held.iter().sum();
-                    at_peak = held;
+                    at_peak.clone_from(&held);
                     sites.peak();
                 }
             } else {
                 let (site, size) = blocks.swap_remove(random.below(blocks.len() as u64) as usize);
                 sites.end(site, size);
+                if random.below(8) == 0 {
+                    sites.reopen(site, size);
+                    sites.end(site, size);
+                }
                 held[site as usize] -= size;
             }
         }
-        for site in 0..8 {
+        sites.settle();
+        for site in 0..count as usize {
             let stats = sites.stats(site as u32);
+            assert_eq!(stats.allocations, counts[site]);
             assert_eq!(stats.memory_at_peak, at_peak[site]);
             assert_eq!(stats.active_memory, held[site]);
             assert_eq!(stats.peak_memory, peaks[site]);
         }
-        assert_eq!((0..8).map(|site| sites.stats(site).memory_at_peak).sum::<u64>(), peak);
+        assert_eq!((0..count).map(|site| sites.stats(site as u32).memory_at_peak).sum::<u64>(), peak);
     }
 
     #[test]
