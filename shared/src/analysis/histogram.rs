@@ -258,7 +258,9 @@ mod tests {
             }
             values.sort_unstable();
             let parts = [1, 500, 900, 990, 1000];
-            for (part, found) in parts.into_iter().zip(all.quantiles(7, &few, values[0]..=values[count as usize - 1], parts)) {
+            for (part, found) in
+                parts.into_iter().zip(all.quantiles(7, &few, values[0]..=values[count as usize - 1], parts))
+            {
                 let rank = (count * part).div_ceil(1000).max(1);
                 let exact = values[rank as usize - 1];
                 assert!(found.abs_diff(exact) * 20 <= exact, "{part} of {count}: {found}, not {exact}");
