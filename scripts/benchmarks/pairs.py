@@ -9,7 +9,7 @@ A memscope run is then analysed, and its counts compared with those of the count
 recording is incomplete, the row is marked VOID. One JSON line per figure. The tool `full` is memscope with the library
 --full, which unwinds all of every stack; it runs in the shapes where every stack is new.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, resource, shutil, statistics, subprocess, sys, tempfile, time
 
 SHAPES = {  # name: (mode, depth, leaves, threads, share of --count)
     "depth 8": ("hold", 8, 1, 1, 1.0),
@@ -67,7 +67,17 @@ def analysed(out, expected):
     return sum(got), size, seconds
 
 
-def run(tool, argv, expected, full=None):
+def analysed_on_one_core(out):
+    """CPU seconds of an analysis that has one core."""
+    core = str(min(os.sched_getaffinity(0)))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(["taskset", "-c", core, "memscope-cli", "analyze", "--allocations", "none", out + "/rec", out + "/s.json"],
+                   capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def run(tool, argv, expected, full=None, one_core=False):
     out = tempfile.mkdtemp(prefix="pairs.")
     try:
         ran = subprocess.run(command(tool, out, argv, full), stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -79,6 +89,8 @@ def run(tool, argv, expected, full=None):
             if isinstance(seen, str):
                 return dict(row, void=seen)
             row.update(events=seen[0], trace_bytes=seen[1], analysis_s=seen[2])
+            if one_core:
+                row["analysis_one_core_s"] = analysed_on_one_core(out)
         return row
     finally:
         shutil.rmtree(out)
@@ -134,7 +146,7 @@ def sustained(args, put):
     """A loop that only mallocs and frees, long enough to be bound by the writer: pairs a second of wall time."""
     count = max(20_000_000, args.count * 4)
     argv = [os.path.join(args.build, "pairs"), "hold", "8", "1", "1", str(count)]
-    row = run("memscope", argv, truth(args.build, argv))
+    row = run("memscope", argv, truth(args.build, argv), one_core=True)
     row.update(kind="sustained", tool="memscope")
     if "wall_ns" in row:
         row["rate"] = row["pairs"] / row["wall_ns"] * 1e9

@@ -168,6 +168,24 @@ def rows(runs, pairs):
         return -value, -20e6, f"{value / 1e6:.1f} M events/s"
     yield "analysis of that trace, all cores", ">= 20 M/s", analysis
 
+    def on_one_core():
+        row = next((r for r in pairs if r["kind"] == "sustained"), None)
+        if not row or "void" in row:
+            raise Void(row["void"] if row else "not run")
+        value = row["events"] / row["analysis_one_core_s"]
+        return -value, -20e6, f"{value / 1e6:.1f} M events/s"
+    yield "analysis of that trace, one core, CPU time", ">= 20 M/s", on_one_core
+
+    for work in runs.truth:
+        def one_core(work=work):
+            counts = runs.counts(work)
+            ran = next(r["analysis_one_core"] for r in runs.of(work, "memscope") if "analysis_one_core" in r)
+            if ran["rc"] or ran["timeout"]:
+                raise Void("it failed")
+            value = (counts["allocs"] + counts["frees"]) / cpu(ran)
+            return -value, -10e6, f"{value / 1e6:.1f} M events/s"
+        yield f"{work}: analysis, one core, CPU time", ">= 10 M/s", one_core
+
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__)

@@ -11,14 +11,16 @@
 
 mod shard;
 
+use std::ops::RangeInclusive;
+
 use self::shard::{Change, Shard, WIDTH, What};
 use crate::model::SiteStats;
 
-/// Changes that a journal holds.
-const CHANGES: usize = 2048;
-/// Lifetimes that a journal holds, where there are others besides.
-const LIVES: usize = 1024;
-/// And where there is no other.
+/// Entries that all journals hold together, roughly, of changes and of lifetimes each.
+const ENTRIES: usize = 1 << 20;
+/// Entries that one journal holds: some for each of its sites, so that most find what they need in the nearer caches.
+const JOURNAL: RangeInclusive<usize> = WIDTH..=8 * WIDTH;
+/// Lifetimes that the journal of the only shard holds.
 const LIVES_NEAR: usize = 128;
 
 /// What is to be put down in one shard.
@@ -37,6 +39,8 @@ pub struct Sites {
     far: Vec<Shard>,
     /// One of each shard.
     journals: Vec<Journal>,
+    /// From how many entries on a journal is put down.
+    full: usize,
     /// Number of peaks of the process so far.
     epoch: u64,
 }
@@ -52,6 +56,7 @@ impl Sites {
     pub fn add(&mut self) -> u32 {
         if self.journals.len() * WIDTH == self.len() {
             self.journals.push(Journal::default());
+            self.full = (ENTRIES / self.journals.len()).clamp(*JOURNAL.start(), *JOURNAL.end());
             if self.near.len() == WIDTH {
                 self.far.push(Shard::default());
             }
@@ -115,7 +120,7 @@ impl Sites {
         let (shard, site) = place(site);
         let changes = &mut self.journals[shard].changes;
         changes.push(Change::new(site, what, self.epoch, size));
-        if changes.len() >= CHANGES {
+        if changes.len() >= self.full {
             self.put_down(shard);
         }
     }
@@ -124,7 +129,7 @@ impl Sites {
     #[inline]
     pub fn lived(&mut self, site: u32, lifetime: u64) {
         let (shard, site) = place(site);
-        let most = if self.far.is_empty() { LIVES_NEAR } else { LIVES };
+        let most = if self.far.is_empty() { LIVES_NEAR } else { self.full };
         let lives = &mut self.journals[shard].lives;
         lives.push((lifetime, site as u32));
         if lives.len() >= most {

@@ -4,7 +4,7 @@ use super::super::histogram::{Few, Histograms};
 use crate::model::{Lifetimes, SiteStats};
 
 /// Sites of a shard: what they take, 128 bytes each and their histograms, fits into the nearer caches.
-pub const WIDTH: usize = 512;
+pub const WIDTH: usize = 256;
 /// What lives shorter is short-lived, in ns.
 const SHORT: u64 = 1_000_000;
 
