@@ -26,10 +26,11 @@ pub const fn class(units: u64) -> usize {
 /// Recently freed blocks by class: for each, a ring of [`DEPTH`] addresses.
 ///
 /// Plain numbers, so that fresh memory of zeros serves as it is: a process that records little touches little of it.
+/// (Of arrays that long `vec!` would write the zeros.)
 #[derive(Clone, Debug)]
 pub struct Freed {
-    addresses: Vec<[u64; DEPTH]>,
-    tags: Vec<[u32; DEPTH]>,
+    addresses: Vec<u64>,
+    tags: Vec<u32>,
     ends: Vec<Ends>,
 }
 
@@ -91,8 +92,8 @@ impl Freed {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            addresses: vec![[0; DEPTH]; CLASSES + 1],
-            tags: vec![[0; DEPTH]; CLASSES + 1],
+            addresses: vec![0; DEPTH * (CLASSES + 1)],
+            tags: vec![0; DEPTH * (CLASSES + 1)],
             ends: vec![Ends::default(); CLASSES + 1],
         }
     }
@@ -104,8 +105,8 @@ impl Freed {
 
     #[inline(always)]
     fn ring(&mut self, class: usize) -> Option<(Ring<'_>, &mut Ends)> {
-        let addresses = self.addresses.get_mut(class)?;
-        let tags = self.tags.get_mut(class)?;
+        let addresses = self.addresses.as_chunks_mut().0.get_mut(class)?;
+        let tags = self.tags.as_chunks_mut().0.get_mut(class)?;
         Some((Ring { addresses, tags }, self.ends.get_mut(class)?))
     }
 
