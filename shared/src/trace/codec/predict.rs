@@ -29,9 +29,20 @@ pub const fn class(units: u64) -> usize {
 /// (Of arrays that long `vec!` would write the zeros.)
 #[derive(Clone, Debug)]
 pub struct Freed {
-    addresses: Vec<u64>,
-    tags: Vec<u32>,
-    ends: Vec<Ends>,
+    addresses: Box<[u64; DEPTH * LISTS]>,
+    tags: Box<[u32; DEPTH * LISTS]>,
+    ends: Box<[Ends; LISTS]>,
+}
+
+/// That of each class, and [`UNNAMED`].
+const LISTS: usize = CLASSES + 1;
+
+/// So many zeros, which are never on the stack.
+fn zeros<T: Clone, const N: usize>(zero: T) -> Box<[T; N]> {
+    match vec![zero; N].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("the slice has this length"),
+    }
 }
 
 /// Addresses, and 32 bits of each to search by.
@@ -91,11 +102,7 @@ impl Freed {
     /// Empty; 390 KiB.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            addresses: vec![0; DEPTH * (CLASSES + 1)],
-            tags: vec![0; DEPTH * (CLASSES + 1)],
-            ends: vec![Ends::default(); CLASSES + 1],
-        }
+        Self { addresses: zeros(0), tags: zeros(0), ends: zeros(Ends::default()) }
     }
 
     /// Forgets everything.
