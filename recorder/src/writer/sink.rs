@@ -292,6 +292,9 @@ impl Sink {
 
 /// Name of a thread of this process, zero-padded.
 fn thread_name(tid: u32) -> Option<[u8; 16]> {
+    if tid == os::tid() {
+        return Some(os::thread_name());
+    }
     let mut path = String::with_capacity(48);
     write!(path, "/proc/self/task/{tid}/comm\0").ok()?;
     let mut name = [0; 16];
