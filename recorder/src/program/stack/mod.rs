@@ -49,7 +49,7 @@ pub mod unwind;
 #[cfg(test)]
 mod tests;
 
-use cache::CACHE;
+use cache::{CACHE, Valid};
 use incremental::{Stack, Whole};
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
@@ -137,7 +137,11 @@ impl StackState {
         }
         loop {
             let generation = modules::generation();
-            let rules = |address| find_rule(address, generation, sink);
+            let valid = Valid::of(generation);
+            let rules = |address| match CACHE.get_valid(address, valid) {
+                Some(rule) => rule,
+                None => cfi::find_rule(address, generation, Some(sink)),
+            };
             let Some(walk) = stack.walk(leaf, generation, rules) else { return 0 };
             // A walk that found a module gone has mixed two generations.
             if generation == modules::generation() {
@@ -152,7 +156,11 @@ impl StackState {
     fn capture_whole(stack: &mut Stack, leaf: Frame, sink: &mut impl Sink) -> u32 {
         loop {
             let generation = modules::generation();
-            let rules = |address| find_rule(address, generation, sink);
+            let valid = Valid::of(generation);
+            let rules = |address| match CACHE.get_valid(address, valid) {
+                Some(rule) => rule,
+                None => cfi::find_rule(address, generation, Some(sink)),
+            };
             let Some(whole) = stack.walk_whole(leaf, generation, &TRIE, rules) else { return 0 };
             if generation == modules::generation() {
                 let (walk, entries) = match whole {
@@ -198,7 +206,7 @@ impl StackState {
 }
 
 /// The rule for an address: from the cache, else from the tables.
-#[inline(always)]
+#[cfg(feature = "check")]
 fn find_rule(address: usize, generation: u32, sink: &mut impl Sink) -> rule::Rule {
     match CACHE.get(address, generation) {
         Some(rule) => rule,

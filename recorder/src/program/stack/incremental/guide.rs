@@ -16,9 +16,10 @@
 
 use super::{Bp, Frame, Kind, Outer, Place, Rule, Signals, Stack, Step, Trie, Walk, Walked};
 use crate::heap;
+use crate::program::stack::unwind::is_plausible;
 use crate::sys::memory;
 use core::ptr::null_mut;
-use memscope_shared::record::{head, kind, operand};
+use memscope_shared::record::{head, kind};
 
 /// Leaf frames by which stacks are remembered: the first number, and the second where many stacks have those in common.
 const LEAVES: [usize; 2] = [8, 16];
@@ -188,6 +189,7 @@ impl Stack {
             let rule = rules(at.address);
             if let Some((pc, cfa)) = self.plain(&at, rule) {
                 at.go(rule, pc, cfa);
+                at.key = head(kind::NODE, pc as u64);
                 continue;
             }
             let frame = Frame { key: at.key, sp: at.sp, bp: at.bp, context: signals.last };
@@ -240,39 +242,66 @@ impl Stack {
         }
     }
 
-    /// Walks on as long as the steps lead to the frames that the trie has further out than `node`.
+    /// Walks on as long as the steps lead to the frames that the trie has further out than `start`.
     #[inline(always)]
     fn follow<'a>(
         &mut self,
         at: &mut At,
         trie: &'a Trie,
-        mut node: Place<'a>,
+        start: Place<'a>,
         generation: u32,
         mut rules: impl FnMut(usize) -> Rule,
     ) -> Parted {
-        loop {
-            node = trie.parent(node);
-            let (guide, rule) = (node.key(), rules(at.address));
-            match self.plain(at, rule) {
-                Some((pc, cfa)) if head(kind::NODE, pc as u64) == guide => {
-                    if at.put == self.storage.frames().cast() {
-                        return Parted::Lost;
-                    }
-                    // What the guide says is known earlier than what was read.
-                    at.go(rule, operand(guide) as usize, cfa);
-                    at.put_down();
-                }
-                None if rule.kind() == Kind::End && guide == head(kind::NODE_ROOT, u64::from(generation)) => {
+        // SAFETY: the walk's frames lie behind the start of the storage.
+        let room =
+            unsafe { at.put.cast_const().offset_from_unsigned(self.storage.frames().cast_const().cast()) };
+        let (mut node, mut followed) = (start, 0);
+        while followed < room {
+            let outer = trie.parent(node);
+            let (guide, rule) = (outer.key(), rules(at.address));
+            let Some(cfa) = self.plain_cfa(at, rule) else {
+                if rule.kind() == Kind::End && guide == head(kind::NODE_ROOT, u64::from(generation)) {
                     return Parted::Known;
                 }
-                _ => return Parted::Lost,
+                break;
+            };
+            // What the guide says is known earlier than what is read. Of another kind than a return address it is none.
+            let pc = (guide ^ head(kind::NODE, 0)) as usize;
+            // SAFETY: the word lies between rsp and the end of what is readable.
+            if !is_plausible(pc) || unsafe { (cfa as *const usize).sub(1).read_unaligned() } != pc {
+                break;
             }
+            at.go(rule, pc, cfa);
+            (node, followed) = (outer, followed + 1);
+        }
+        self.put_down_guides(at, trie, start, followed);
+        Parted::Lost
+    }
+
+    /// Puts down the frames that were followed.
+    #[cold]
+    #[inline(never)]
+    fn put_down_guides(&self, at: &mut At, trie: &Trie, start: Place<'_>, followed: usize) {
+        let mut id = start.id;
+        for _ in 0..followed {
+            id = trie.get(id).1;
+            at.key = trie.get(id).0;
+            at.put_down();
         }
     }
 
     /// The return address and the CFA, where the step is a plain one.
     #[inline(always)]
     fn plain(&mut self, at: &At, rule: Rule) -> Option<(usize, usize)> {
+        let cfa = self.plain_cfa(at, rule)?;
+        // SAFETY: the word lies between rsp and the end of what is readable.
+        let pc = unsafe { (cfa as *const usize).sub(1).read_unaligned() };
+        is_plausible(pc).then_some((pc, cfa))
+    }
+
+    /// The CFA, where a plain step leads there and the word below can be read.
+    #[inline(always)]
+    fn plain_cfa(&mut self, at: &At, rule: Rule) -> Option<usize> {
         let base = if rule.is_rsp() {
             at.sp
         } else if rule.is_rbp() {
@@ -280,18 +309,18 @@ impl Stack {
         } else {
             return None;
         };
-        Frame::plain_step(at.sp, base, rule, &self.bounds)
+        Frame::plain_cfa(at.sp, base, rule, &self.bounds)
     }
 }
 
 impl At {
-    /// To the caller.
+    /// To the caller; its key is to follow.
     #[inline(always)]
     fn go(&mut self, rule: Rule, pc: usize, cfa: usize) {
         if rule.small_bp_below_cfa() != 0 {
             self.bp.slot = cfa.wrapping_sub(rule.small_bp_below_cfa());
         }
-        (self.key, self.address, self.sp) = (head(kind::NODE, pc as u64), pc - 1, cfa);
+        (self.address, self.sp) = (pc - 1, cfa);
     }
 
     /// Puts the frame down. There must be room.
