@@ -19,6 +19,7 @@
 //! | [`storage`] | the thread's memory for both |
 //! | [`trie`] | stacks as numbers |
 //! | `incremental::whole` | when nothing can be joined for a while: whole stacks |
+//! | `incremental::guide` | whole stacks that were seen before: walked along a guess |
 //! | `check` | compares every stack with full unwinding, in checking builds |
 //! | [`nested`] | which of three kinds a nested hook call is |
 //!
