@@ -2,8 +2,8 @@
 //!
 //! `list` names every hooked function once; `c`, `cxx` and `programs` say what a hook does; `sandbox` sees seccomp filters
 //! come; `names` takes what the Rust library tells; `real` finds the functions behind the hooks; `arena` serves the dynamic
-//! loader while it does so. All recording is the recorder's
-//! ([`memscope_recorder::program::Op`]).
+//! loader while it does so; `compat` and `unwinder` stand in front of functions that the library must not be linked to. All
+//! recording is the recorder's ([`memscope_recorder::program::Op`]).
 
 mod arena;
 mod c;
@@ -14,6 +14,7 @@ mod names;
 mod programs;
 mod real;
 mod sandbox;
+mod unwinder;
 
 use memscope_recorder::heap::OwnHeap;
 

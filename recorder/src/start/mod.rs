@@ -26,6 +26,7 @@ use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use directory::Directory;
+use memscope_shared::spool::header;
 use memscope_shared::trace::{ClockKind, meta};
 use settings::{Format, Settings};
 use std::ffi::CString;
@@ -222,7 +223,7 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
     meta::Process {
         pid: context.pid,
         parent_pid: forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid),
-        start_ticks: os::start_ticks(),
+        start_ticks: spool.word(header::START_TICKS).map_or(0, |word| word.get()),
         parent_start_ticks: 0,
         exe: directory::executable(),
         args: arguments(),

@@ -1,7 +1,7 @@
 //! zstd for the writer, in a workspace of our own: the library's ordinary contexts come from `malloc`.
 
 use crate::sys::memory;
-use core::ptr::NonNull;
+use core::ptr::null_mut;
 use memscope_shared::trace::Compress;
 
 /// Fast enough for 20 M events/s, and smaller than what other fast compressors make.
@@ -9,33 +9,49 @@ const LEVEL: i32 = 1;
 /// The longest input that is given in one piece; a longer one is declined.
 const MAX_INPUT: usize = 16 << 20;
 
+/// So many bytes are declined at first: a process that records next to nothing is not worth making a context ready, which
+/// costs more than all the rest of its trace.
+const DECLINED: usize = 4 << 10;
+
 /// A compression context in a mapping of its own. One a recording; never given back.
 #[derive(Debug)]
 pub struct Zstd {
-    context: NonNull<zstd_sys::ZSTD_CCtx>,
+    workspace: *mut u8,
+    size: usize,
+    /// Null as long as it was not needed.
+    context: *mut zstd_sys::ZSTD_CCtx,
+    declined: usize,
 }
 
 // SAFETY: the context has no ties to a thread.
 unsafe impl Send for Zstd {}
 
 impl Zstd {
-    /// Makes a context; `None` where the kernel gives no memory.
+    /// Gets memory for a context; `None` where the kernel gives none.
     #[must_use]
     pub fn new() -> Option<Self> {
-        // SAFETY: plain arithmetic of the library; the workspace is page aligned, of the size asked for and
-        // never unmapped.
-        let context = unsafe {
-            let size = zstd_sys::ZSTD_estimateCCtxSize(LEVEL);
-            let workspace = memory::map_private(size).ok()?;
-            zstd_sys::ZSTD_initStaticCCtx(workspace.cast(), size)
-        };
-        Some(Self { context: NonNull::new(context)? })
+        // SAFETY: plain arithmetic of the library.
+        let size = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
+        let workspace = memory::map_private(size).ok()?;
+        Some(Self { workspace, size, context: null_mut(), declined: 0 })
+    }
+
+    /// Whether there is a context, now that so many bytes are to be compressed.
+    fn is_ready(&mut self, len: usize) -> bool {
+        if self.context.is_null() {
+            self.declined = self.declined.saturating_add(len);
+            if self.declined > DECLINED {
+                // SAFETY: the workspace is page aligned, has this size and is never unmapped.
+                self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), self.size) };
+            }
+        }
+        !self.context.is_null()
     }
 }
 
 impl Compress for Zstd {
     fn compress(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
-        if src.len() > MAX_INPUT {
+        if src.len() > MAX_INPUT || !self.is_ready(src.len()) {
             return false;
         }
         // SAFETY: the context is valid and used by one thread at a time; the destination has the capacity that
@@ -45,14 +61,8 @@ impl Compress for Zstd {
             dst.reserve(zstd_sys::ZSTD_compressBound(src.len()));
             let room = dst.capacity() - start;
             let into = dst.as_mut_ptr().add(start).cast();
-            let n = zstd_sys::ZSTD_compressCCtx(
-                self.context.as_ptr(),
-                into,
-                room,
-                src.as_ptr().cast(),
-                src.len(),
-                LEVEL,
-            );
+            let n =
+                zstd_sys::ZSTD_compressCCtx(self.context, into, room, src.as_ptr().cast(), src.len(), LEVEL);
             if zstd_sys::ZSTD_isError(n) != 0 {
                 return false;
             }
@@ -69,7 +79,9 @@ mod tests {
     #[test]
     fn compresses_again_and_again() {
         let mut zstd = Zstd::new().unwrap();
-        for len in [0, 1, 1000, 1 << 20] {
+        let mut none = Vec::new();
+        assert!(!zstd.compress(&[0; DECLINED], &mut none) && none.is_empty());
+        for len in [1, 0, 1000, 1 << 20] {
             let src: Vec<u8> = (0..len).map(|i: u32| (i / 64) as u8).collect();
             let mut dst = vec![7];
             assert!(zstd.compress(&src, &mut dst));

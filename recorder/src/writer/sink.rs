@@ -16,7 +16,6 @@ use crate::sys::file::{self, File, Identity};
 use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
-use memscope_shared::record::Records;
 use memscope_shared::spool::header;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, meta};
 use std::ffi::CString;
@@ -45,7 +44,6 @@ pub struct Sink {
     written: Vec<u64>,
     memory: Vec<MemorySample>,
     last_rss: u64,
-    records: u64,
     failed: bool,
     /// Blocks that a model's writer has taken: stream, position, words.
     #[cfg(loom)]
@@ -79,7 +77,6 @@ impl Sink {
             written: Vec::new(),
             memory: Vec::new(),
             last_rss: 0,
-            records: 0,
             failed: false,
             #[cfg(loom)]
             taken: Vec::new(),
@@ -207,7 +204,6 @@ impl Sink {
         }
         let parts = &parts[..count];
         if at > start {
-            self.records += parts.iter().map(|part| Records::new(part).count() as u64).sum::<u64>();
             let block = Block { stream: stream as u32, thread: thread as u32, position: start };
             self.write_block(block, parts)?;
             self.written[index] = at;
@@ -285,7 +281,7 @@ impl Sink {
         self.sample_names(process);
         self.sample_clocks(process);
         self.write_samples()?;
-        let end = end::describe(process, self.records);
+        let end = end::describe(process, self.encoder.records());
         meta::write_end(&mut self.out, &end);
         self.append()?;
         process.set_phase(Phase::Finished);
@@ -296,6 +292,9 @@ impl Sink {
 
 /// Name of a thread of this process, zero-padded.
 fn thread_name(tid: u32) -> Option<[u8; 16]> {
+    if tid == os::tid() {
+        return Some(os::thread_name());
+    }
     let mut path = String::with_capacity(48);
     write!(path, "/proc/self/task/{tid}/comm\0").ok()?;
     let mut name = [0; 16];
@@ -323,7 +322,6 @@ impl Sink {
             written: Vec::new(),
             memory: Vec::new(),
             last_rss: 0,
-            records: 0,
             failed: false,
             taken: Vec::new(),
         }

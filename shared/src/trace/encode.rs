@@ -44,6 +44,7 @@ pub struct Encoder {
     codec: u8,
     splitter: Splitter,
     packed: Vec<u8>,
+    records: u64,
 }
 
 impl Default for Encoder {
@@ -56,7 +57,7 @@ impl Encoder {
     /// An encoder with exact stamps and the most compact codec.
     #[must_use]
     pub fn new() -> Self {
-        Self { unit: 1, codec: codec::COLUMNS, splitter: Splitter::new(), packed: Vec::new() }
+        Self { unit: 1, codec: codec::COLUMNS, splitter: Splitter::new(), packed: Vec::new(), records: 0 }
     }
 
     /// Rounds the stamps of what is encoded from now on down to multiples of `unit` (1: exact).
@@ -64,6 +65,12 @@ impl Encoder {
     /// A clock that steps by `unit` loses nothing by it.
     pub fn set_unit(&mut self, unit: u32) {
         self.unit = unit.max(1);
+    }
+
+    /// Records that were encoded so far.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.records
     }
 
     /// Picks the codec: [`codec::ROWS`] or [`codec::COLUMNS`].
@@ -102,7 +109,7 @@ impl Encoder {
                 rest = self.split(compress, &mut block, rest, &mut summary, out);
             }
             for rows in rest.chunks(codec::MAX_BLOCK_WORDS) {
-                write_rows(block, rows, out);
+                self.records += write_rows(block, rows, out);
                 block.position += rows.len() as u64;
             }
         }
@@ -150,6 +157,7 @@ impl Encoder {
             FrameHeader { codec: codec::COLUMNS, flags, unit: self.unit, ..events_header(*block, summary) };
         frame.finish(out, header);
         block.position += summary.words as u64;
+        self.records += u64::from(summary.records);
         *summary = Summary::default();
         self.splitter.begin(self.unit);
     }
@@ -186,8 +194,8 @@ pub fn stamp_of(record: &[u64]) -> Option<u64> {
     }
 }
 
-/// Appends a frame of codec 0.
-fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
+/// Appends a frame of codec 0; gives the number of its records.
+fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) -> u64 {
     let frame = OpenFrame::begin(out);
     let mut summary = Summary { words: rows.len(), ..Summary::default() };
     for record in Records::new(rows) {
@@ -201,6 +209,7 @@ fn write_rows(block: Block, rows: &[u64], out: &mut Vec<u8>) {
         out.extend_from_slice(&word.to_le_bytes());
     }
     frame.finish(out, FrameHeader { codec: codec::ROWS, unit: 1, ..events_header(block, &summary) });
+    summary.records.into()
 }
 
 #[cfg(test)]

@@ -64,8 +64,10 @@ fn an_encoder_carries_nothing_over() {
         let words = 1 + program.rng.below(5000) as usize;
         let rows = program.words(words);
         let mut out = Vec::new();
+        let before = encoder.records();
         encoder.encode(&mut Uncompressed, BLOCK, &rows, &mut out);
         assert!(decode(&out).0 == rows);
+        assert_eq!(encoder.records() - before, Records::new(&rows).count() as u64);
     }
 }
 

@@ -42,9 +42,22 @@ const fn index(address: usize) -> usize {
     (address ^ address >> INDEX_BITS) & ((1 << INDEX_BITS) - 1)
 }
 
+/// A generation as it stands in entries, worked out once for many look-ups.
+#[derive(Clone, Copy, Debug)]
+pub struct Valid(u64);
+
+impl Valid {
+    /// Entries of this generation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(generation: u32) -> Self {
+        Self((generation as u64 & GENERATION_MASK) << rule::BITS)
+    }
+}
+
 #[inline(always)]
-const fn key(address: usize, generation: u32) -> u64 {
-    ((address as u64 >> INDEX_BITS) << TAG_SHIFT) | (generation as u64 & GENERATION_MASK) << rule::BITS
+const fn tag(address: usize) -> u64 {
+    (address as u64 >> INDEX_BITS) << TAG_SHIFT
 }
 
 impl Cache {
@@ -62,11 +75,18 @@ impl Cache {
     #[inline(always)]
     #[must_use]
     pub fn get(&self, address: usize, generation: u32) -> Option<Rule> {
+        self.get_valid(address, Valid::of(generation))
+    }
+
+    /// The same.
+    #[inline(always)]
+    #[must_use]
+    pub fn get_valid(&self, address: usize, valid: Valid) -> Option<Rule> {
         if !can_be_code(address) {
             return Some(Rule::plain(rule::Kind::NotCode));
         }
         let entry = self.slot(address).load(Ordering::Relaxed);
-        let rule = entry ^ key(address, generation);
+        let rule = entry ^ tag(address) ^ valid.0;
         // Anything left above the rule's bits says that the entry is another pc's or generation's, or empty.
         if rule >> rule::BITS == 0 { Some(Rule::from_bits(rule as u32)) } else { None }
     }
@@ -74,7 +94,7 @@ impl Cache {
     /// Keeps a rule.
     pub fn put(&self, address: usize, generation: u32, rule: Rule) {
         if can_be_code(address) {
-            let entry = key(address, generation) | u64::from(rule.bits());
+            let entry = tag(address) | Valid::of(generation).0 | u64::from(rule.bits());
             self.slot(address).store(entry, Ordering::Relaxed);
         }
     }

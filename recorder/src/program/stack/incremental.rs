@@ -50,16 +50,21 @@
 //! A signal handler may jump out of a capture. Whatever is below `count` is complete at any time: recording lowers
 //! `count` before it writes above it, and raises it last.
 
+mod guide;
+mod steps;
 mod whole;
 
 use super::bounds::Bounds;
 use super::memo::{self, Known, Memo, Table, first_difference};
-use super::rule::{self, Kind, Rule};
+use super::rule::{Kind, Rule};
 use super::storage::{Recorded, Storage, Walked, Word};
 use super::trie::{Emit, Place, Trie};
 use super::unwind::{Bp, Context, Frame, Step};
 use core::sync::atomic::{Ordering, compiler_fence};
+use guide::Guides;
+pub use guide::Whole;
 use memscope_shared::record::{head, kind, operand};
+use steps::{Next, Steps};
 use whole::Gain;
 
 /// Most signal frames that a walk goes through. Their rsp may lead anywhere, even in a circle.
@@ -95,6 +100,10 @@ pub struct Stack {
     /// The same while the memo can tell anything, else 0.
     recalls: u32,
     gain: Gain,
+    guides: Guides,
+    /// Captures whose stack was known by a guide.
+    #[cfg(test)]
+    guided: u32,
     storage: Storage,
     bounds: Bounds,
 }
@@ -115,104 +124,6 @@ enum Outer {
     End(usize),
     /// Something that could not be found.
     Truncated,
-}
-
-/// The frame outside of the one that is being recorded.
-#[derive(Clone, Copy)]
-struct Next<'a> {
-    pc: usize,
-    sp: usize,
-    bp: usize,
-    needs_bp: bool,
-    node: Place<'a>,
-}
-
-impl<'a> Next<'a> {
-    fn of(frame: &Recorded, trie: &'a Trie) -> Self {
-        Self {
-            pc: operand(frame.key) as usize,
-            sp: frame.sp,
-            bp: frame.bp,
-            needs_bp: frame.needs_bp(),
-            node: trie.place(frame.id),
-        }
-    }
-}
-
-/// Writes the words of steps, each step's in such an order that what is compared first comes last. There is room for all:
-/// three words a frame.
-struct Steps {
-    end: *mut Word,
-}
-
-impl Steps {
-    const fn after(words: *mut Word, frame: &Recorded) -> Self {
-        Self { end: words.wrapping_add(frame.words()) }
-    }
-
-    #[inline(always)]
-    fn count(&self, words: *const Word) -> usize {
-        // SAFETY: both point into the storage.
-        unsafe { self.end.cast_const().offset_from_unsigned(words) }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, at: usize, value: usize) {
-        // SAFETY: there is room.
-        unsafe { self.end.write(Word { at, value }) };
-        self.end = self.end.wrapping_add(1);
-    }
-
-    /// A step by a CFA that is counted from rsp; the frame's rbp, if it matters.
-    #[inline(always)]
-    fn plain(&mut self, below: usize, next: &Next<'_>) -> Option<usize> {
-        let mut bp = None;
-        if next.needs_bp {
-            if below == 0 {
-                bp = Some(next.bp);
-            } else {
-                self.push(next.sp.wrapping_sub(below), next.bp);
-            }
-        }
-        self.push(next.sp.wrapping_sub(8), next.pc);
-        bp
-    }
-
-    /// Any other step, from the frame with this rsp and rbp: its rbp, if it matters, and whether words can tell. By value,
-    /// so that the usual steps are worked out in registers.
-    #[cold]
-    #[inline(never)]
-    fn rare(mut self, rule: Rule, sp: usize, bp: usize, next: Next<'_>) -> (Self, Option<usize>, bool) {
-        match rule.kind() {
-            Kind::LargeRsp => {
-                let bp = self.plain(rule.bp_below_cfa(), &next);
-                return (self, bp, true);
-            }
-            Kind::Drap => {
-                if next.needs_bp {
-                    self.push(bp.wrapping_add_signed(rule.drap_bp_offset()), next.bp);
-                }
-                self.push(next.sp.wrapping_sub(8), next.pc);
-                self.push(bp.wrapping_add_signed(rule.drap_cfa_offset()), next.sp);
-            }
-            Kind::Signal => {
-                if next.needs_bp {
-                    self.push(sp.wrapping_add(rule::SIGNAL_RBP), next.bp);
-                }
-                self.push(sp.wrapping_add(rule::SIGNAL_RSP), next.sp);
-                self.push(sp.wrapping_add(rule::SIGNAL_RIP), next.pc);
-                return (self, None, true);
-            }
-            Kind::Unknown => {
-                if next.needs_bp {
-                    self.push(bp, next.bp);
-                }
-                self.push(bp.wrapping_add(8), next.pc);
-            }
-            Kind::Rsp | Kind::Rbp | Kind::End | Kind::NotCode | Kind::Slow => return (self, None, false),
-        }
-        (self, Some(bp), true)
-    }
 }
 
 /// The id of an outermost frame.
@@ -595,6 +506,7 @@ impl Stack {
         (self.generation, self.recalls) = (0, 0);
         self.gain = Gain::default();
         self.storage.release();
+        self.guides.release();
         self.bounds = Bounds::default();
     }
 }

@@ -19,6 +19,7 @@
 //! | [`storage`] | the thread's memory for both |
 //! | [`trie`] | stacks as numbers |
 //! | `incremental::whole` | when nothing can be joined for a while: whole stacks |
+//! | `incremental::guide` | whole stacks that were seen before: walked along a guess |
 //! | `check` | compares every stack with full unwinding, in checking builds |
 //! | [`nested`] | which of three kinds a nested hook call is |
 //!
@@ -49,8 +50,8 @@ pub mod unwind;
 #[cfg(test)]
 mod tests;
 
-use cache::CACHE;
-use incremental::Stack;
+use cache::{CACHE, Valid};
+use incremental::{Stack, Whole};
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
 use trie::{Emit, Trie};
@@ -132,20 +133,45 @@ impl StackState {
     unsafe fn capture_new(this: *mut Self, entry: Entry, place: usize, sink: &mut impl Sink) -> u32 {
         // SAFETY: passed on.
         let (stack, leaf) = unsafe { (&mut (*this).stack, entry.frame()) };
-        let whole = stack.take_whole();
+        if stack.take_whole() {
+            return Self::capture_whole(stack, leaf, sink);
+        }
         loop {
             let generation = modules::generation();
-            let Some(walk) = stack.walk(leaf, generation, |address| find_rule(address, generation, sink))
-            else {
-                return 0;
+            let valid = Valid::of(generation);
+            let rules = |address| match CACHE.get_valid(address, valid) {
+                Some(rule) => rule,
+                None => cfi::find_rule(address, generation, Some(sink)),
             };
+            let Some(walk) = stack.walk(leaf, generation, rules) else { return 0 };
             // A walk that found a module gone has mixed two generations.
             if generation == modules::generation() {
                 let root = |emit: &mut Emitter<'_, _>| root(generation, emit.0).unwrap_or(0);
-                if whole {
-                    return stack.intern(walk, &TRIE, &mut Emitter(sink), root);
-                }
                 return stack.record(walk, &TRIE, &mut Emitter(sink), root, place);
+            }
+        }
+    }
+
+    /// As [`StackState::capture_new`], by all of the stack.
+    #[inline(never)]
+    fn capture_whole(stack: &mut Stack, leaf: Frame, sink: &mut impl Sink) -> u32 {
+        loop {
+            let generation = modules::generation();
+            let valid = Valid::of(generation);
+            let rules = |address| match CACHE.get_valid(address, valid) {
+                Some(rule) => rule,
+                None => cfi::find_rule(address, generation, Some(sink)),
+            };
+            let Some(whole) = stack.walk_whole(leaf, generation, &TRIE, rules) else { return 0 };
+            if generation == modules::generation() {
+                let (walk, entries) = match whole {
+                    Whole::Known(id) => return id,
+                    Whole::Walked(walk, entries) => (walk, entries),
+                };
+                let root = |emit: &mut Emitter<'_, _>| root(generation, emit.0).unwrap_or(0);
+                let id = stack.intern(walk, &TRIE, &mut Emitter(sink), root);
+                entries.iter().for_each(|entry| entry.remember(id));
+                return id;
             }
         }
     }
@@ -181,7 +207,7 @@ impl StackState {
 }
 
 /// The rule for an address: from the cache, else from the tables.
-#[inline(always)]
+#[cfg(feature = "check")]
 fn find_rule(address: usize, generation: u32, sink: &mut impl Sink) -> rule::Rule {
     match CACHE.get(address, generation) {
         Some(rule) => rule,

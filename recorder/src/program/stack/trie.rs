@@ -39,6 +39,8 @@ const LINE: usize = 8;
 const FIRST_LINES_BITS: u32 = 6;
 /// Lines that are looked at, from the first one on.
 const PROBES: usize = 16;
+/// Cache lines of nodes that are fetched at once, where a stack is followed outwards.
+const NODES_BEFORE: usize = 6;
 /// Key of node 0 once the trie is used: no record has it.
 const MARK: u64 = u64::MAX;
 
@@ -77,6 +79,25 @@ pub struct Place<'a> {
     /// Its id; 0 where there was no memory.
     pub id: u32,
     node: &'a Node,
+}
+
+impl Place<'_> {
+    /// The node's key.
+    #[inline(always)]
+    #[must_use]
+    pub fn key(self) -> u64 {
+        self.node.key.load(Ordering::Relaxed)
+    }
+
+    /// Begins to fetch the nodes that were made before this one.
+    #[inline(always)]
+    pub fn fetch_lines_before(self) {
+        for lines in 1..=NODES_BEFORE {
+            let place = core::ptr::from_ref(self.node).cast::<i8>().wrapping_sub(lines * 64);
+            // SAFETY: a hint to the processor, which ignores addresses where nothing is.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(place) };
+        }
+    }
 }
 
 /// What happens before a new node can be seen: its record is written. (id, parent, key)
@@ -232,6 +253,19 @@ impl Trie {
     #[must_use]
     pub fn place(&self, id: u32) -> Place<'_> {
         Place { id, node: self.node(id) }
+    }
+
+    /// The node further out; that of node 0 is itself.
+    #[inline(always)]
+    #[must_use]
+    pub fn parent<'a>(&'a self, place: Place<'a>) -> Place<'a> {
+        let id = place.node.parent.load(Ordering::Relaxed);
+        // Mostly it was made right before, so where it lies need not wait for what was loaded.
+        if id.wrapping_add(1) == place.id && place.id & ((1 << CHUNK_BITS) - 1) != 0 {
+            // SAFETY: the node is not the first of its chunk, so the one before is in it as well.
+            return Place { id, node: unsafe { &*core::ptr::from_ref(place.node).sub(1) } };
+        }
+        self.place(id)
     }
 
     /// As [`Trie::child`].

@@ -132,13 +132,18 @@ impl Frame {
     #[inline(always)]
     #[must_use]
     pub fn plain_step(sp: usize, base: usize, rule: Rule, bounds: &Bounds) -> Option<(usize, usize)> {
-        let cfa = base.wrapping_add(rule.small_cfa_offset());
-        if cfa <= sp || !bounds.covers(cfa) {
-            return None;
-        }
+        let cfa = Self::plain_cfa(sp, base, rule, bounds)?;
         // SAFETY: the word lies between rsp and the end of what is readable.
         let pc = unsafe { (cfa as *const usize).sub(1).read_unaligned() };
         is_plausible(pc).then_some((pc, cfa))
+    }
+
+    /// The CFA of [`Frame::plain_step`], where it is further out than `sp` and the word below it is readable.
+    #[inline(always)]
+    #[must_use]
+    pub fn plain_cfa(sp: usize, base: usize, rule: Rule, bounds: &Bounds) -> Option<usize> {
+        let cfa = base.wrapping_add(rule.small_cfa_offset());
+        (cfa > sp && bounds.covers(cfa)).then_some(cfa)
     }
 
     /// Steps to the caller. `rules` finds rules, for the plausibility of guesses.
@@ -215,7 +220,8 @@ impl Frame {
 
 /// Whether a return address can be one: not 0, and not more than a record can hold.
 #[inline(always)]
-const fn is_plausible(pc: usize) -> bool {
+#[must_use]
+pub const fn is_plausible(pc: usize) -> bool {
     pc.wrapping_sub(1) < record::OPERAND_MASK as usize
 }
 

@@ -50,7 +50,8 @@ const MIN_COMPRESSED: usize = 24;
 pub struct Column {
     /// What was written, and room behind it.
     bytes: Vec<u8>,
-    len: usize,
+    /// Less than 4 GiB, and narrow so that a little more is known not to overflow: one check serves a number's room.
+    len: u32,
 }
 
 impl Column {
@@ -62,37 +63,42 @@ impl Column {
     /// What was written.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[..self.len as usize]
     }
 
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, wanted: usize) {
-        let more = self.bytes.len().max(wanted).max(256);
-        self.bytes.resize(self.bytes.len() + more, 0);
+    /// The place behind what was written, with room for so many bytes.
+    fn room(&mut self, wanted: usize) -> &mut [u8] {
+        let len = self.len as usize;
+        if self.bytes.len() < len + wanted {
+            let more = self.bytes.len().max(wanted).max(256);
+            self.bytes.resize(self.bytes.len() + more, 0);
+        }
+        &mut self.bytes[len..]
     }
 
     /// Appends a byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) {
-        if self.len == self.bytes.len() {
-            self.grow(1);
+        if let Some(place) = self.bytes.get_mut(self.len as usize) {
+            *place = byte;
+            self.len += 1;
+        } else {
+            self.extend(&[byte]);
         }
-        self.bytes[self.len] = byte;
-        self.len += 1;
     }
 
     /// Appends a number.
     #[inline(always)]
     pub fn put(&mut self, value: u64) {
+        let len = self.len as usize;
         if value >> 14 == 0
-            && let Some(room) = self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut)
+            && let Some(room) = self.bytes.get_mut(len..len + 2)
         {
             // One or two bytes, without a branch between them.
             let two = u16::from(value > 0x7f);
             let (low, high) = (value as u16 & 0x7f, value as u16 >> 7);
-            *room = (low | two << 7 | high << 8).to_le_bytes();
-            self.len += 1 + usize::from(two);
+            room.copy_from_slice(&(low | two << 7 | high << 8).to_le_bytes());
+            self.len += 1 + u32::from(two);
         } else {
             self.put_long(value);
         }
@@ -100,19 +106,14 @@ impl Column {
 
     #[inline(never)]
     fn put_long(&mut self, value: u64) {
-        if self.bytes.len() < self.len + varint::MAX_BYTES {
-            self.grow(varint::MAX_BYTES);
-        }
-        self.len += varint::put_at(&mut self.bytes[self.len..], value);
+        self.len += varint::put_at(self.room(varint::MAX_BYTES), value) as u32;
     }
 
     /// Appends bytes.
+    #[inline(never)]
     pub fn extend(&mut self, bytes: &[u8]) {
-        if self.bytes.len() < self.len + bytes.len() {
-            self.grow(bytes.len());
-        }
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len() as u32;
     }
 }
 

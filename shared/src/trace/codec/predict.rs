@@ -26,11 +26,23 @@ pub const fn class(units: u64) -> usize {
 /// Recently freed blocks by class: for each, a ring of [`DEPTH`] addresses.
 ///
 /// Plain numbers, so that fresh memory of zeros serves as it is: a process that records little touches little of it.
+/// (Of arrays that long `vec!` would write the zeros.)
 #[derive(Clone, Debug)]
 pub struct Freed {
-    addresses: Vec<[u64; DEPTH]>,
-    tags: Vec<[u32; DEPTH]>,
-    ends: Vec<Ends>,
+    addresses: Box<[u64; DEPTH * LISTS]>,
+    tags: Box<[u32; DEPTH * LISTS]>,
+    ends: Box<[Ends; LISTS]>,
+}
+
+/// That of each class, and [`UNNAMED`].
+const LISTS: usize = CLASSES + 1;
+
+/// So many zeros, which are never on the stack.
+fn zeros<T: Clone, const N: usize>(zero: T) -> Box<[T; N]> {
+    match vec![zero; N].into_boxed_slice().try_into() {
+        Ok(array) => array,
+        Err(_) => unreachable!("the slice has this length"),
+    }
 }
 
 /// Addresses, and 32 bits of each to search by.
@@ -90,11 +102,7 @@ impl Freed {
     /// Empty; 390 KiB.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            addresses: vec![[0; DEPTH]; CLASSES + 1],
-            tags: vec![[0; DEPTH]; CLASSES + 1],
-            ends: vec![Ends::default(); CLASSES + 1],
-        }
+        Self { addresses: zeros(0), tags: zeros(0), ends: zeros(Ends::default()) }
     }
 
     /// Forgets everything.
@@ -104,8 +112,8 @@ impl Freed {
 
     #[inline(always)]
     fn ring(&mut self, class: usize) -> Option<(Ring<'_>, &mut Ends)> {
-        let addresses = self.addresses.get_mut(class)?;
-        let tags = self.tags.get_mut(class)?;
+        let addresses = self.addresses.as_chunks_mut().0.get_mut(class)?;
+        let tags = self.tags.as_chunks_mut().0.get_mut(class)?;
         Some((Ring { addresses, tags }, self.ends.get_mut(class)?))
     }
 

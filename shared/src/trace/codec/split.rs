@@ -18,9 +18,9 @@ pub struct Splitter {
     index: Index,
     allocations: Vec<Allocation>,
     state: State,
-    unit: u64,
-    /// 2^32 / unit.
-    reciprocal: u64,
+    unit: Unit,
+    /// Whether the index was asked lately.
+    searched: bool,
 }
 
 /// What is remembered of the records before.
@@ -63,6 +63,53 @@ impl Default for Summary {
     }
 }
 
+/// What stamps are divided by.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    length: u64,
+    /// Just above 2^(64 + shift) / length.
+    reciprocal: u64,
+    shift: u32,
+}
+
+impl Unit {
+    fn new(unit: u32) -> Self {
+        let length = u64::from(unit.max(1));
+        // The least one with 2^(shift + 1) >= length.
+        let shift = (u64::BITS - (length - 1).leading_zeros()).saturating_sub(1);
+        let reciprocal = (1_u128 << (64 + shift)) / u128::from(length) + 1;
+        Self { length, reciprocal: reciprocal as u64, shift }
+    }
+
+    /// `stamp` in units, rounded down.
+    ///
+    /// The reciprocal is too large by e / length with 0 < e <= length <= 2^(shift + 1). So a product with a stamp
+    /// below 2^63 is too large by less than 2^(64 + shift) / length: less than what is missing to the next multiple.
+    #[inline(always)]
+    fn count(&self, stamp: u64) -> u64 {
+        if self.length == 1 {
+            return stamp;
+        }
+        if stamp >> 63 != 0 {
+            return stamp / self.length;
+        }
+        ((u128::from(stamp) * u128::from(self.reciprocal)) >> 64) as u64 >> self.shift
+    }
+}
+
+/// Lowest and highest time, in units.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    first: u64,
+    last: u64,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self { first: u64::MAX, last: 0 }
+    }
+}
+
 impl Default for Splitter {
     fn default() -> Self {
         Self::new()
@@ -79,8 +126,8 @@ impl Splitter {
             index: Index::new(),
             allocations: Vec::new(),
             state: State::default(),
-            unit: 1,
-            reciprocal: 1 << 32,
+            unit: Unit::new(1),
+            searched: false,
         }
     }
 
@@ -92,8 +139,9 @@ impl Splitter {
         self.freed.reset();
         self.allocations.clear();
         self.state = State::default();
-        self.unit = u64::from(unit.max(1));
-        self.reciprocal = (1 << 32) / self.unit;
+        if self.unit.length != u64::from(unit) {
+            self.unit = Unit::new(unit);
+        }
     }
 
     /// Whether the block so far holds no record of a kind from `NODE` on.
@@ -107,13 +155,14 @@ impl Splitter {
     pub fn take(&mut self, rows: &[u64], summary: &mut Summary) -> usize {
         let room = super::MAX_BLOCK_WORDS.saturating_sub(summary.words);
         let (mut rest, mut records) = (rows, 0);
+        let mut times = Times::default();
         while let Some(&w0) = rest.first()
             && rows.len() - rest.len() < room
             && let Some(words) = {
-                if records % WARM == 0 {
+                if records % WARM == 0 && core::mem::take(&mut self.searched) {
                     self.warm(rest);
                 }
-                self.record(w0, rest, summary)
+                self.record(w0, rest, &mut times)
             }
         {
             rest = &rest[words..];
@@ -122,11 +171,15 @@ impl Splitter {
         let taken = rows.len() - rest.len();
         summary.records += records;
         summary.words += taken;
+        if times.first <= times.last {
+            summary.first_stamp = summary.first_stamp.min(times.first.wrapping_mul(self.unit.length));
+            summary.last_stamp = summary.last_stamp.max(times.last.wrapping_mul(self.unit.length));
+        }
         taken
     }
 
     /// Reads where the next records' addresses stand in the index, all at once: one by one, each would wait
-    /// for the cache.
+    /// for the cache. Where blocks are freed right after they were allocated, nothing is looked for.
     #[inline(always)]
     fn warm(&self, rows: &[u64]) {
         let (mut at, mut sum) = (0, 0);
@@ -140,17 +193,17 @@ impl Splitter {
 
     /// Takes the record that starts `rest`; gives its words.
     #[inline(always)]
-    fn record(&mut self, w0: u64, rest: &[u64], summary: &mut Summary) -> Option<usize> {
+    fn record(&mut self, w0: u64, rest: &[u64], times: &mut Times) -> Option<usize> {
         let address = operand(w0);
         Some(match (kind_of(w0), rest) {
             (kind::FREE, &[_, stamp, ..]) => {
                 self.end(op::FREE, op::FREE_NEAR, address);
-                self.time(column::END_TIME, stamp, summary);
+                self.time(column::END_TIME, stamp, times);
                 2
             }
             (kind::ALLOC, &[_, stamp, w2, ..]) => {
                 self.start(op::ALLOC_MISS, op::ALLOC_HIT, address, w2);
-                self.time(column::START_TIME, stamp, summary);
+                self.time(column::START_TIME, stamp, times);
                 3
             }
             (kind::NODE, &[_, w1, ..]) => {
@@ -159,7 +212,7 @@ impl Splitter {
             }
             (kind, _) => {
                 let words = length(rest)?;
-                self.rare(kind, &rest[..words], summary);
+                self.rare(kind, &rest[..words], times);
                 words
             }
         })
@@ -167,30 +220,28 @@ impl Splitter {
 
     /// Records that are few, or that this codec knows nothing of.
     #[inline(never)]
-    fn rare(&mut self, kind: u8, record: &[u64], summary: &mut Summary) {
+    fn rare(&mut self, kind: u8, record: &[u64], times: &mut Times) {
         let address = operand(record[0]);
         match (kind, record) {
             (kind::ALLOC_LARGE, &[_, stamp, w2, size]) if w2 as u32 == 0 => {
                 self.start_large(op::ALLOC_LARGE, address, w2, size);
-                self.time(column::START_TIME, stamp, summary);
+                self.time(column::START_TIME, stamp, times);
             }
             (kind::REALLOC_MOVED_LARGE, &[_, stamp, w2, size]) if w2 as u32 == 0 => {
                 self.start_large(op::MOVED_LARGE, address, w2, size);
-                self.time(column::START_TIME, stamp, summary);
+                self.time(column::START_TIME, stamp, times);
             }
             (kind::REALLOC_BEGIN, &[_, stamp]) => {
                 self.end(op::BEGIN, op::BEGIN_NEAR, address);
-                self.time(column::END_TIME, stamp, summary);
+                self.time(column::END_TIME, stamp, times);
             }
             (kind::REALLOC_MOVED, &[_, stamp, w2]) => {
                 self.moved(address, w2);
-                self.time(column::START_TIME, stamp, summary);
+                self.time(column::START_TIME, stamp, times);
             }
-            (kind::REALLOC_FREED, &[_, stamp]) => self.other_end(op::REALLOC_FREED, address, stamp, summary),
-            (kind::REALLOC_FAILED, &[_, stamp]) => {
-                self.other_end(op::REALLOC_FAILED, address, stamp, summary)
-            }
-            (kind::FAILED, &[_, stamp]) => self.other_end(op::FAILED, address, stamp, summary),
+            (kind::REALLOC_FREED, &[_, stamp]) => self.other_end(op::REALLOC_FREED, address, stamp, times),
+            (kind::REALLOC_FAILED, &[_, stamp]) => self.other_end(op::REALLOC_FAILED, address, stamp, times),
+            (kind::FAILED, &[_, stamp]) => self.other_end(op::FAILED, address, stamp, times),
             (kind::NODE_EXACT, &[_, w1]) => self.node(op::NODE + 1, address, w1),
             (kind::NODE_GUESSED, &[_, w1]) => self.node(op::NODE + 2, address, w1),
             (kind::NODE_TRUNCATED, &[_, w1]) => self.node(op::NODE + 3, address, w1),
@@ -201,7 +252,7 @@ impl Splitter {
                 self.op(op::OTHER_STAMPED);
                 self.other(&[w0]);
                 self.other(tail);
-                self.time(column::START_TIME, stamp, summary);
+                self.time(column::START_TIME, stamp, times);
             }
             _ => {
                 self.op(op::OTHER);
@@ -227,26 +278,12 @@ impl Splitter {
     }
 
     #[inline(always)]
-    fn time(&mut self, column: usize, stamp: u64, summary: &mut Summary) {
-        let time = if self.unit == 1 { stamp } else { self.units_of(stamp) };
+    fn time(&mut self, column: usize, stamp: u64, times: &mut Times) {
+        let time = self.unit.count(stamp);
         self.put(column, time.wrapping_sub(self.state.time));
         self.state.time = time;
-        let rounded = time.wrapping_mul(self.unit);
-        summary.first_stamp = summary.first_stamp.min(rounded);
-        summary.last_stamp = summary.last_stamp.max(rounded);
-    }
-
-    /// `stamp` in units. Mostly it is close behind the one before, and a multiplication does for the division.
-    #[inline(always)]
-    fn units_of(&self, stamp: u64) -> u64 {
-        match stamp.checked_sub(self.state.time.wrapping_mul(self.unit)) {
-            Some(since) if since >> 32 == 0 => {
-                // The reciprocal is rounded down, so the quotient is right or one too low.
-                let low = (since * self.reciprocal) >> 32;
-                self.state.time + low + u64::from(since - low * self.unit >= self.unit)
-            }
-            _ => stamp / self.unit,
-        }
+        times.first = times.first.min(time);
+        times.last = times.last.max(time);
     }
 
     /// A block ends: by the number of its allocation where that is known.
@@ -265,6 +302,7 @@ impl Splitter {
         if self.allocations.last().is_some_and(|last| last.address() == address) {
             return Some(self.allocations.len() as u32 - 1);
         }
+        self.searched = true;
         let number = self.index.remove(address)?;
         self.allocations.get(number as usize).filter(|a| a.address() == address).map(|_| number)
     }
@@ -304,10 +342,10 @@ impl Splitter {
         self.freed.push(UNNAMED, address);
     }
 
-    fn other_end(&mut self, op: u8, address: u64, stamp: u64, summary: &mut Summary) {
+    fn other_end(&mut self, op: u8, address: u64, stamp: u64, times: &mut Times) {
         self.op(op);
         self.put(column::FREE, zigzag(address.wrapping_sub(self.state.ended) as i64));
-        self.time(column::END_TIME, stamp, summary);
+        self.time(column::END_TIME, stamp, times);
     }
 
     /// A block of less than 4 GiB starts.
@@ -378,5 +416,28 @@ impl Splitter {
         self.put(column::NODE_PARENT, zigzag(i64::from(id) - 1 - i64::from(parent)));
         self.state.pc = pc;
         self.state.node = id;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::testing::Rng;
+
+    #[test]
+    fn stamps_are_divided_exactly() {
+        let mut rng = Rng(3);
+        let mut units: Vec<u32> = (0..400).map(|_| (rng.any() as u32) >> rng.below(32)).collect();
+        units.extend([0, 1, 2, 3, 4, 5, 7, 8, 10, 20, 100, 1 << 31, (1 << 31) + 1, u32::MAX - 1, u32::MAX]);
+        for unit in units {
+            let divided = Unit::new(unit);
+            let length = u64::from(unit.max(1));
+            let highest = (1 << 63) / length * length;
+            let near = [0, 1, length, highest, 1 << 63, u64::MAX / length * length, u64::MAX]
+                .map(|at: u64| [at.saturating_sub(1), at, at.saturating_add(1)]);
+            for stamp in near.into_iter().flatten().chain((0..200).map(|_| rng.any())) {
+                assert_eq!(divided.count(stamp), stamp / length, "{stamp} / {unit}");
+            }
+        }
     }
 }

@@ -4,10 +4,11 @@
 //! are common to both, and to look for them, to record frames and their words and to fill the memo costs more than it
 //! saves. So the gain is watched. After [`PATIENCE`] captures in a row that had to walk most of a
 //! deep stack, with no help of the memo in between, the next [`REST`] captures unwind all of their stacks and
-//! record nothing; then joining is tried again. So the worst case is full unwinding and no more.
+//! record nothing; then joining is tried again. So the worst case is full unwinding and no more, and where those
+//! stacks come again it is less: [`super::guide`].
 //!
-//! The steps, the rules and the trie are the same; only what could be joined is empty meanwhile. With the feature
-//! `full` it always is, which is what benchmarks compare with.
+//! The steps, the rules and the trie are the same. With the feature `full` all captures are whole and without a guide, which
+//! is what benchmarks compare with.
 
 use super::{Emit, Outer, Recorded, Stack, Trie, Walk, Walked, interned};
 
@@ -91,11 +92,18 @@ impl Stack {
         self.gain.rest > 0
     }
 
+    /// Number of stacks that a guide has led through to their end.
+    #[cfg(test)]
+    pub fn guided(&self) -> u32 {
+        self.guided
+    }
+
     /// Stops joining for a while.
     #[cold]
     #[inline(never)]
     pub(super) fn rest(&mut self) {
         self.recalls = 0;
+        self.guides.make();
         self.forget();
         self.gain = Gain { recalled: 0, fruitless: PATIENCE - AGAIN, rest: REST };
     }

@@ -3,11 +3,15 @@
 use super::*;
 use std::hint::black_box;
 
-fn is_resting() -> bool {
+fn ask<T>(question: impl FnOnce(&Stack) -> T) -> T {
     STATE.with_borrow(|state| {
         // SAFETY: the state is this thread's, and not in use.
-        unsafe { (*state.as_ptr().cast::<StackState>()).stack.is_resting() }
+        question(unsafe { &(*state.as_ptr().cast::<StackState>()).stack })
     })
+}
+
+fn is_resting() -> bool {
+    ask(Stack::is_resting)
 }
 
 /// Goes down by the path's lowest bits: frames of different sizes.
@@ -38,6 +42,9 @@ fn random_paths_are_whole_and_repeated_ones_are_joined_again() {
         assert!(depth(captured) > 40);
     }
     assert!(rested > 1_500, "{rested} of 2000 captures rested");
+    // Of 1024 paths, half of the stacks were there before.
+    let guided = ask(Stack::guided);
+    assert!(guided > 700, "{guided} of 2000 stacks were known");
     for _ in 0..400 {
         assert!(depth(down(5, 40)) > 40);
     }
