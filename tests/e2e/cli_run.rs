@@ -210,6 +210,32 @@ fn with_and_without_two_dashes() {
     assert_eq!(snapshot.processes[0].args, ["echo", "--export", "html", "--", "-x"]);
 }
 
+/// `command` is what was typed; `args` is what the kernel made of it.
+#[test]
+fn the_command_of_a_script() {
+    let dir = folder();
+    let script = dir.path().join("x.sh");
+    fs::write(&script, "#!/bin/sh\nls / >/dev/null\nexec ls / >/dev/null\n").expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permissions");
+    let typed = ["./x.sh", "", "two words"];
+    let _ = cli(dir.path(), &[&["run", "--quiet", "-o", "rec"], &typed[..]].concat()).success();
+    let snapshot = Snapshot::load(&dir.path().join("rec/snapshot.json"));
+    assert_eq!(snapshot.command, typed);
+    assert_eq!(snapshot.processes[0].args, ["/bin/sh", "./x.sh", "", "two words"]);
+    assert!(snapshot.processes.len() >= 3, "the shell, its child, and what it became");
+    let shown = cli(dir.path(), &["report", "rec"]).success().out();
+    assert!(shown.starts_with("memscope: ./x.sh '' 'two words'\n"), "{shown}");
+    // One trace alone: that of the first process knows it, too; the later image is a program of its own.
+    let first = snapshot.processes[0].pid;
+    let alone = |image: usize| {
+        let (trace, json) = (format!("rec/{first}-{image}.trace"), format!("{image}.json"));
+        let _ = cli(dir.path(), &["analyze", &trace, &json]).success();
+        Snapshot::load(&dir.path().join(json)).command
+    };
+    assert_eq!(alone(0), typed);
+    assert_eq!(alone(1), ["ls", "/"]);
+}
+
 #[test]
 fn what_is_exported() {
     for (option, files) in [

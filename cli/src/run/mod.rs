@@ -65,7 +65,7 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
         }
     };
     let pid = waiting.pid();
-    let directory = match Directory::for_program(args.output.as_deref(), command, pid) {
+    let directory = match Directory::for_program(args.output.as_deref(), &args.command, pid) {
         Ok(directory) => directory,
         Err(error) => {
             waiting.cancel();

@@ -45,6 +45,8 @@ pub struct Context {
     format: Format,
     export_path: Vec<u8>,
     cli: Option<CString>,
+    /// The command that the launcher was given, in the first process.
+    command: Vec<Vec<u8>>,
     clock_hz: u64,
 }
 
@@ -162,6 +164,7 @@ fn make_context(
 ) -> Context {
     let path = settings.export_path.unwrap_or_else(|| b"memscope_final_snapshot".to_vec());
     Context {
+        command: if first { directory.command() } else { Vec::new() },
         directory,
         pid: os::pid(),
         launched,
@@ -183,7 +186,7 @@ pub fn forked_child(process: &'static Process) {
     if !parent.follow {
         return process.set_phase(Phase::Off);
     }
-    let context = Context { pid: os::pid(), auto_export: false, ..parent.clone() };
+    let context = Context { pid: os::pid(), auto_export: false, command: Vec::new(), ..parent.clone() };
     match open(process, &context, Some(parent.pid)) {
         Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
         Err(error) => {
@@ -199,7 +202,7 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
     unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path()) }?;
     let samples = [process.first_sample(), clock::sample()];
     let what = describe_process(process.spool(), context, forked_from);
-    let sink = create_trace(context, &what, &samples).inspect_err(|_| process.spool().remove())?;
+    let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
     process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.writer.write_early(process);
@@ -207,11 +210,12 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
 }
 
 /// The first number that is not taken.
-fn create_trace(context: &Context, what: &meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
+fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
     for number in 0.. {
         let path = context.directory.file(&format!("{}-{number}.trace", context.pid));
-        match Sink::create(&path, what, samples) {
-            Err(Errno::EEXIST) => {}
+        match Sink::create(&path, &what, samples) {
+            // A later image is another program than the one that was asked for.
+            Err(Errno::EEXIST) => what.command.clear(),
             other => return other,
         }
     }
@@ -225,7 +229,8 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         start_ticks: os::start_ticks(),
         parent_start_ticks: 0,
         exe: directory::executable(),
-        args: arguments(),
+        args: os::read_words(c"/proc/self/cmdline"),
+        command: context.command.clone(),
         page_size: memory::PAGE as u64,
         clock: if clock::is_tsc() { ClockKind::Tsc } else { ClockKind::Monotonic },
         clock_hz: context.clock_hz,
@@ -234,13 +239,6 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
     }
-}
-
-fn arguments() -> Vec<Vec<u8>> {
-    let mut text = vec![0; 256 << 10];
-    let n = os::read_file(c"/proc/self/cmdline", &mut text).unwrap_or(0);
-    let text = &text[..n];
-    text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 /// Steps of the clock in a second, by two samples; 0 where they lie too close.
