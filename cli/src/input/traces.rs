@@ -51,6 +51,8 @@ impl<'a> Reader<'a> {
         let options = Options {
             allocations: self.wanted,
             temp_dir: self.temp_dir.clone(),
+            // Asked once: what it has recorded so far is whole, whatever becomes of it while we read.
+            runs: recorded.still_runs(),
             progress: Some(&mut analysed),
         };
         let analysis = analyze(&recorded.path, options).map_err(|error| unreadable(&error))?;

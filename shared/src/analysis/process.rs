@@ -26,6 +26,9 @@ pub struct Options<'a> {
     pub allocations: Wanted,
     /// Where temporary files go; the system's place for them by default.
     pub temp_dir: Option<PathBuf>,
+    /// The process was seen to run when the trace was opened, or later: that the end is missing is no loss, even if it has
+    /// ended since.
+    pub runs: bool,
     /// Hears how much is done, of how much.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -128,7 +131,7 @@ pub fn analyze(path: impl AsRef<Path>, options: Options) -> Result<ProcessAnalys
 /// As [`analyze`].
 pub fn analyze_trace(trace: &TraceFile, mut options: Options) -> Result<ProcessAnalysis, Error> {
     let process = trace.process().cloned().ok_or_else(|| Error::no_process(trace.path()))?;
-    let running = trace.end().is_none() && is_running(&process);
+    let running = trace.end().is_none() && (options.runs || is_running(&process));
     let mut source = TraceSource::new(trace);
     let clock = trace.clock();
     let span = Span::new(trace, &source, &clock, running);
