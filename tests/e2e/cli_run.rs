@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use memscope_tests::snapshot::Stats;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program};
 use tempfile::TempDir;
 
@@ -193,6 +194,36 @@ fn inputs_that_are_none() {
         }
         assert!(!dir.path().join("out.html").exists(), "no report of {input}");
     }
+}
+
+/// A snapshot of a later version is named as such, whatever else it holds.
+#[test]
+fn a_snapshot_of_a_later_version() {
+    let dir = folder();
+    fs::write(dir.path().join("later.json"), "{\"schema_version\": 99, \"else\": []}").expect("a file");
+    assert_error(&cli(dir.path(), &["report", "later.json"]), 125, "a newer memscope");
+}
+
+/// What is said of several processes is what the snapshot holds.
+#[test]
+fn the_summary_of_several_processes() {
+    let dir = folder();
+    let script = "ls / >/dev/null; ls -R /usr/include >/dev/null; exit 0";
+    let said = cli(dir.path(), &["run", "-o", "rec", "sh", "-c", script]).success().err();
+    let snapshot = Snapshot::load(&dir.path().join("rec/snapshot.json"));
+    let sum = |value: fn(&Stats) -> u64| snapshot.processes.iter().map(|p| value(&p.stats)).sum::<u64>();
+    let line = said.lines().find(|line| line.contains("process images")).unwrap_or_else(|| panic!("{said}"));
+    let plain = line.replace(',', "");
+    let images = snapshot.processes.len();
+    let begin = format!("memscope: sh: {images} process images {} allocations", sum(|s| s.total_allocations));
+    assert!(plain.starts_with(&begin), "{begin}\n{plain}");
+    let largest = snapshot.processes.iter().max_by_key(|p| p.stats.total_allocated).expect("one");
+    let named = format!("ls (pid {}): {} allocations", largest.pid, largest.stats.total_allocations);
+    assert!(plain.contains(&named), "{named}\n{plain}");
+    // The report says the same sums.
+    let shown = cli(dir.path(), &["report", "rec"]).success().out();
+    let sums = line.split(": ").nth(2).and_then(|rest| rest.split(';').next()).expect("the sums");
+    assert!(shown.replace('\n', " ").contains(sums), "{sums}\n{shown}");
 }
 
 /// What the words mean: everything behind the first that is no option of ours is the program's.

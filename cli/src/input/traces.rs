@@ -132,6 +132,7 @@ fn image(analysis: ProcessAnalysis, frames: Vec<StackFrame>, stacks: Vec<Stack>)
         threads: analysis.threads,
         timeline: analysis.timeline,
         lifetime_histogram: analysis.lifetime_histogram,
+        variables: analysis.variables,
         modules: analysis.modules.iter().map(module).collect(),
         static_allocators: Vec::new(),
     };

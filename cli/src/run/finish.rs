@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memscope_shared::model::{End, Snapshot, Stats, Unrecorded};
+use memscope_shared::model::{End, Snapshot, Unrecorded};
 use memscope_shared::trace::{
     self, EndKind, ImageState, Outcome, TraceError, TraceFile, adopt_drafts, complete, image_state,
 };
@@ -20,7 +20,7 @@ use crate::export::{Done, Plan, export};
 use crate::handoff;
 use crate::input::Input;
 use crate::output::{say, say_error};
-use crate::report::format;
+use crate::report::{format, summary};
 
 /// The snapshot's name in the recording.
 const SNAPSHOT: &str = "snapshot.json";
@@ -164,7 +164,7 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
     }
     if !running.is_empty() {
         let names: Vec<String> = running.iter().map(|pid| proc::named(*pid)).collect();
-        let directory = ended.directory.name().display();
+        let directory = format::quoted(&ended.directory.name().to_string_lossy());
         say(format_args!(
             "still running: {} (`memscope-cli analyze {directory} report.html` later)",
             names.join(", ")
@@ -184,25 +184,7 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
 }
 
 fn say_totals(snapshot: &Snapshot) {
-    // A shell or a build tool around the real work is not what anybody asks about.
-    let most = snapshot
-        .processes
-        .iter()
-        .enumerate()
-        .max_by_key(|(at, process)| (process.stats.total_allocated, std::cmp::Reverse(*at)));
-    let Some((at, most)) = most else { return };
-    say(totals(format::file_name(&most.exe), &most.stats));
-    let others =
-        || snapshot.processes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, p)| p.stats);
-    let number = others().count() as u64;
-    if number > 0 {
-        say(format_args!(
-            "{}: {}, {}",
-            format::counted(number, "other process image"),
-            format::counted(others().map(|stats| stats.total_allocations).sum(), "allocation"),
-            format::bytes(others().map(|stats| stats.total_allocated).sum())
-        ));
-    }
+    summary::line(snapshot).into_iter().for_each(say);
     if let (false, Some(why)) = (snapshot.complete, &snapshot.incomplete_reason) {
         say(format_args!("the recording is incomplete: {why}"));
     }
@@ -217,17 +199,6 @@ fn say_unrecorded(programs: &[Unrecorded]) {
         more => format!(" (and {} more)", format::count(more as u64)),
     };
     say(format_args!("not recorded: {} ({name}): {why}{more}", first.pid));
-}
-
-fn totals(name: &str, stats: &Stats) -> String {
-    format!(
-        "{name}: {}, {}; at most {} at a time; {} ({}) still live at the end",
-        format::counted(stats.total_allocations, "allocation"),
-        format::bytes(stats.total_allocated),
-        format::bytes(stats.peak_memory),
-        format::counted(stats.active_allocations, "block"),
-        format::bytes(stats.active_memory),
-    )
 }
 
 fn status(ending: Ending) -> ExitCode {

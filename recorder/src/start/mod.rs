@@ -45,6 +45,8 @@ pub struct Context {
     format: Format,
     export_path: Vec<u8>,
     cli: Option<CString>,
+    /// What to say where the process ends by `_exit`, and the export that was asked for is not made; else nothing.
+    no_export: Vec<u8>,
     /// The command that the launcher was given, in the first process.
     command: Vec<Vec<u8>>,
     clock_hz: u64,
@@ -163,12 +165,14 @@ fn make_context(
     process: &Process,
 ) -> Context {
     let path = settings.export_path.unwrap_or_else(|| b"memscope_final_snapshot".to_vec());
-    Context {
+    let auto_export = settings.auto_export && first && !launched;
+    let mut context = Context {
+        no_export: Vec::new(),
         command: if first { directory.command() } else { Vec::new() },
         directory,
         pid: os::pid(),
         launched,
-        auto_export: settings.auto_export && first && !launched,
+        auto_export,
         follow: settings.follow,
         thread: settings.thread,
         quiet: settings.quiet,
@@ -176,7 +180,11 @@ fn make_context(
         export_path: directory::absolute(&path).unwrap_or(path),
         cli: settings.cli,
         clock_hz: clock_hz(process.first_sample(), clock::sample()),
+    };
+    if auto_export {
+        context.no_export = format!("memscope: no export after _exit: {}\n", end::remedy(&context)).into();
     }
+    context
 }
 
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
@@ -186,7 +194,13 @@ pub fn forked_child(process: &'static Process) {
     if !parent.follow {
         return process.set_phase(Phase::Off);
     }
-    let context = Context { pid: os::pid(), auto_export: false, command: Vec::new(), ..parent.clone() };
+    let context = Context {
+        pid: os::pid(),
+        auto_export: false,
+        command: Vec::new(),
+        no_export: Vec::new(),
+        ..parent.clone()
+    };
     match open(process, &context, Some(parent.pid)) {
         Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
         Err(error) => {

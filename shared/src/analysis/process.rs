@@ -16,7 +16,8 @@ use super::source::{EventSource, Stream};
 use super::stacks::Stacks;
 use super::timeline::{Active, Timeline};
 use super::trace_source::TraceSource;
-use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint};
+use super::variables::Variables;
+use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint, Variable};
 use crate::trace::{Clock, EndKind, Process, TraceFile, is_running};
 
 /// What an analysis is to do.
@@ -81,6 +82,8 @@ pub struct ProcessAnalysis {
     pub timeline: Vec<TimelinePoint>,
     /// Lifetimes.
     pub lifetime_histogram: Vec<HistogramBucket>,
+    /// Named variables.
+    pub variables: Vec<Variable>,
     /// Mapped files.
     pub modules: Vec<Module>,
     /// Single allocations.
@@ -174,7 +177,8 @@ fn run(
     let collector = Collector::new(options.allocations, &temp_dir);
     let timeline = Timeline::new(span.start, span.end);
     let streams = source.streams().len();
-    let accounts = Accounts::new(owners, inherits, timeline, collector);
+    let mut accounts = Accounts::new(owners, inherits, timeline, collector);
+    accounts.named.variables = Variables::of(&catalog.names);
     let mut engine = Engine::new(clock, &catalog.stacks, streams, accounts);
     let mut progress = |done| {
         if let Some(progress) = &mut options.progress {
@@ -273,6 +277,7 @@ impl Closing<'_> {
             threads: threads.iter().map(|thread| self.thread(thread)).collect(),
             timeline: self.timeline(accounts.timeline, &stats),
             lifetime_histogram: accounts.lifetimes.buckets(),
+            variables: accounts.named.variables.list(),
             modules: modules.list().to_vec(),
             allocations: accounts.collector.finish(names).map_err(Error::TempFile)?,
             notes: self.trace.notes().to_vec(),
