@@ -245,9 +245,9 @@ mod tests {
         assert_eq!(name("100%/%%p%p%x%"), Path::new("100%/%4242%x%"));
         let root = tempfile::tempdir().expect("a directory");
         let pattern = root.path().join("r%p-%e");
-        let made = Directory::for_program(Some(&pattern), OsStr::new("/bin/ls"), 42).expect("made");
+        let made = Directory::for_program(Some(&pattern), &["/bin/ls".into()], 42).expect("made");
         assert_eq!(made.path(), root.path().join("r42-ls"));
-        let odd = Directory::for_program(Some(&pattern), OsStr::new("/bin/%p"), 42).expect_err("refused");
+        let odd = Directory::for_program(Some(&pattern), &["/bin/%p".into()], 42).expect_err("refused");
         assert!(odd.to_string().contains("stand for names"), "{odd}");
     }
 
