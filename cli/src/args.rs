@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// Records every heap allocation of a program, with its stack and its lifetime.
 #[derive(Debug, Parser)]
-#[command(name = "memscope-cli", bin_name = "memscope-cli", version, max_term_width = 100)]
+#[command(name = "memscope-cli", bin_name = "memscope-cli", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -22,13 +22,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program and record its heap
-    #[command(override_usage = "memscope-cli run [OPTIONS] [--] COMMAND [ARGS]...")]
+    #[command(override_usage = "memscope-cli run [OPTIONS] [--] COMMAND [ARGS]...", after_help = AFTER_RUN_HELP)]
     Run(RunArgs),
     /// Make an HTML report (or a snapshot JSON) of a recording
     Analyze(AnalyzeArgs),
     /// Show a recording in the terminal
     Report(ReportArgs),
     /// Print a path to libmemscope.so, for LD_PRELOAD by hand
+    #[command(after_help = AFTER_PRELOAD_HELP)]
     PreloadPath,
     /// Run a program and fail when it leaks (not available yet)
     #[command(disable_help_flag = true)]
@@ -169,18 +170,62 @@ fn usage_error(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let mut paragraphs = text.split("\n\n");
     let why = paragraphs.next().unwrap_or_default().trim_start_matches("error: ");
-    let tip = paragraphs.find_map(|p| p.trim().strip_prefix("tip: "));
+    // "To pass it as a value" helps nobody who mistyped one of our options.
+    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    let tip = tips.into_iter().find(|tip| !tip.starts_with("to pass"));
     let missing_program = error.kind() == ErrorKind::MissingRequiredArgument
         && error.get(ContextKind::InvalidArg).is_some_and(|a| a.to_string().contains("<COMMAND>"));
+    let unknown = error.kind() == ErrorKind::UnknownArgument;
     let why = if missing_program { "no program to run was given" } else { why };
     let usage = Error::usage("wrong usage", why);
     match tip {
         Some(tip) => usage.remedy(tip),
+        None if unknown => usage.remedy(OPTIONS),
         None => usage.remedy(HELP),
     }
 }
 
 const HELP: &str = "`memscope-cli --help` and `memscope-cli COMMAND --help` say how";
+
+const OPTIONS: &str =
+    "our options come before the program to run, its own behind it; `memscope-cli COMMAND --help` lists ours";
+
+/// What `--help` says behind the list of commands.
+const AFTER_HELP: &str = "\
+Examples:
+  memscope-cli run --export both -- ./program arg     record; makes snapshot.json and report.html
+  memscope-cli run cargo test                         programs that it starts are recorded, too
+  memscope-cli report memscope-program-1234           totals and top call sites in the terminal
+  memscope-cli analyze memscope-program-1234 out.html the report of a recording made earlier
+  LD_PRELOAD=$(memscope-cli preload-path) ./program   by hand
+
+Exit status of run: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it
+cannot be run; 125 when memscope itself failed; 2 for wrong usage.";
+
+/// What `run --help` says behind the options.
+const AFTER_RUN_HELP: &str = "\
+Examples:
+  memscope-cli run ls -lR /usr/include
+  memscope-cli run --export html -o rec -- ./server --port 80
+  memscope-cli run --quiet --export none ./program; memscope-cli report memscope-program-*
+
+Exit status: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it cannot be
+run; 125 when memscope itself failed; 2 for wrong usage.";
+
+/// What `preload-path --help` says.
+const AFTER_PRELOAD_HELP: &str = "\
+Example:
+  LD_PRELOAD=$(memscope-cli preload-path) ./program && memscope-cli report memscope-program-*
+
+Variables that the library reads:
+  MEMSCOPE_OUTPUT         recording directory; %p pid and %e name of the first process  [memscope-%e-%p]
+  MEMSCOPE_AUTO_EXPORT    1: export when the first process ends by return, exit or quick_exit  [off]
+  MEMSCOPE_EXPORT_FORMAT  json, html, both  [json]
+  MEMSCOPE_EXPORT_PATH    path of the export; the extension is added  [memscope_final_snapshot]
+  MEMSCOPE_CLI            the memscope-cli that exports  [the one beside the library, or in PATH]
+  MEMSCOPE_FOLLOW         0: do not record child processes  [1]
+  MEMSCOPE_THREAD         0: no thread of ours in the program  [1]
+  MEMSCOPE_QUIET          1: nothing on stderr but errors  [off]";
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! The copy lies in a cache of the user's, under a name that its content gives, so that it is written
 //! once, and processes that outlive `memscope-cli` can hand it on to their children. Where there is no
-//! usable cache it goes to a directory with a random name.
+//! usable cache it goes to a directory of the user's in `/tmp`; where somebody has put another there, to one with a random name.
 //!
 //! A copy is used only where nobody else could have put it or can change it, and where
 //! `LD_PRELOAD` can name it: the loader splits at spaces and colons and expands `$`, and cannot map
@@ -44,6 +44,12 @@ impl Library {
             match cached_copy(&cache) {
                 Ok(path) => return Ok(Self { path, temporary: None }),
                 Err(error) => refused.push(format!("{}: {error}", cache.display())),
+            }
+        }
+        for directory in temporary_directories() {
+            match own_copy(&directory) {
+                Ok(path) => return Ok(Self { path, temporary: None }),
+                Err(error) => refused.push(format!("{}: {error}", directory.display())),
             }
         }
         for directory in temporary_directories() {
@@ -102,6 +108,27 @@ fn cached_copy(cache: &Path) -> io::Result<PathBuf> {
         make_directory(made)?;
     }
     can_be_mapped(&directory)?;
+    let path = directory.join(FILE_NAME);
+    if !is_the_library(&path)? {
+        write_copy(&directory, &path)?;
+    }
+    Ok(path)
+}
+
+/// The copy in a lasting directory of this user's, beside those of others: who has no cache gets the same path each time.
+fn own_copy(base: &Path) -> io::Result<PathBuf> {
+    suits_the_loader(base)?;
+    can_be_mapped(base)?;
+    let there = fs::metadata(base)?;
+    // Where others may write, only the sticky bit keeps them from moving it away and putting theirs there.
+    if !ours_alone(&there) && there.mode() & 0o1000 == 0 {
+        return Err(io::Error::other("others may rename what lies in it"));
+    }
+    let ours = base.join(format!("memscope-{}", geteuid().as_raw()));
+    let directory = ours.join(VERSION);
+    for made in [&ours, &directory] {
+        make_directory(made)?;
+    }
     let path = directory.join(FILE_NAME);
     if !is_the_library(&path)? {
         write_copy(&directory, &path)?;
@@ -189,7 +216,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
-    use super::{LIBRARY, cached_copy, is_preloadable_path, private_copy};
+    use super::{LIBRARY, cached_copy, is_preloadable_path, own_copy, private_copy};
 
     fn mode(path: &Path) -> u32 {
         fs::symlink_metadata(path).expect("there").permissions().mode() & 0o777
@@ -250,6 +277,24 @@ mod tests {
             assert!(cached_copy(&odd).is_err());
             assert!(!odd.exists());
         }
+    }
+
+    #[test]
+    fn without_a_cache_the_same_path_is_used_again() {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = own_copy(base.path()).expect("a copy");
+        assert_eq!(own_copy(base.path()).expect("the same"), path);
+        assert_eq!((mode(&path), mode(path.parent().expect("a parent"))), (0o755, 0o755));
+        assert_eq!(fs::read_dir(base.path()).expect("listed").count(), 1);
+        // What somebody else may change, or has put there, is not used.
+        let ours = fs::read_dir(base.path()).expect("listed").flatten().next().expect("one").path();
+        fs::set_permissions(&ours, Permissions::from_mode(0o777)).expect("opened");
+        assert!(own_copy(base.path()).is_err());
+        fs::set_permissions(base.path(), Permissions::from_mode(0o777)).expect("opened");
+        fs::remove_dir_all(&ours).expect("removed");
+        assert!(own_copy(base.path()).is_err(), "others may rename it");
+        fs::set_permissions(base.path(), Permissions::from_mode(0o1777)).expect("sticky");
+        assert!(own_copy(base.path()).is_ok());
     }
 
     #[test]

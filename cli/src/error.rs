@@ -101,6 +101,9 @@ fn broken_pipe(error: &io::Error) -> bool {
 
 /// The system's words for an error, without Rust's "(os error 2)" behind them.
 pub fn describe(error: &io::Error) -> String {
+    if error.raw_os_error().is_none() && error.get_ref().is_none() {
+        return plain_words(error.kind());
+    }
     let text = error.to_string();
     let plain = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = plain.chars();
@@ -110,6 +113,16 @@ pub fn describe(error: &io::Error) -> String {
             first.to_lowercase().chain(letters).collect()
         }
         _ => plain.to_owned(),
+    }
+}
+
+/// The system's words for errors that did not come from it.
+fn plain_words(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+        io::ErrorKind::InvalidData => "its content makes no sense".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -144,6 +157,8 @@ mod tests {
     fn errors_of_the_system_read_well() {
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
         assert_eq!(describe(&missing), "no such file or directory");
+        assert_eq!(describe(&io::ErrorKind::NotFound.into()), "no such file or directory");
+        assert_eq!(describe(&io::Error::other("it is gone")), "it is gone");
         let error = Error::file(Path::new("x.json"), &missing);
         assert_eq!(error.to_string(), "memscope: x.json: no such file or directory; check the path");
         assert!(!error.is_quiet());

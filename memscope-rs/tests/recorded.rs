@@ -75,6 +75,21 @@ fn a_vectors_blocks_are_named_through_realloc_and_replacement() {
 }
 
 #[test]
+fn variables_are_summed_up() {
+    let (process, _) = &*PLAIN;
+    let vec = process.variables.iter().find(|variable| variable.var_name == "my_vec").expect("my_vec");
+    assert_eq!(
+        (vec.type_name.as_deref(), vec.scope_name.as_deref()),
+        (Some("alloc::vec::Vec<u64>"), Some("named"))
+    );
+    assert_eq!((vec.allocations, vec.active_allocations, vec.active_memory), (6, 0, 0));
+    // One block follows the other, but that the replacing one is there before the shrunk one goes.
+    assert_eq!(vec.peak_memory, 64064);
+    let peaks: Vec<u64> = process.variables.iter().map(|variable| variable.peak_memory).collect();
+    assert!(peaks.is_sorted_by(|a, b| a >= b), "{peaks:?}");
+}
+
+#[test]
 fn every_kind_of_owner_is_named() {
     let (process, _) = &*PLAIN;
     expect(process, 3001, "text", "alloc::string::String", "owners");

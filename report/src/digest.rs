@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use memscope_shared::model::{End, Process, SiteStats, Stack, StackFrame, Stats, TimelinePoint};
+use serde::Serialize;
 
 use super::{format, plumbing};
 
@@ -196,6 +197,45 @@ pub fn by_allocated(processes: &[Process]) -> Vec<usize> {
     order
 }
 
+/// The sums over all process images that add up; peaks do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Whole {
+    /// Number of images.
+    pub images: usize,
+    /// Allocations.
+    pub allocations: u64,
+    /// Bytes that they asked for.
+    pub allocated: u64,
+    /// Blocks that were live when their image ended.
+    pub active_allocations: u64,
+    /// Their bytes.
+    pub active_memory: u64,
+}
+
+impl Whole {
+    /// Of all images.
+    pub fn of(processes: &[Process]) -> Self {
+        let sum = |field: fn(&Stats) -> u64| total(processes.iter().map(|process| field(&process.stats)));
+        Self {
+            images: processes.len(),
+            allocations: sum(|stats| stats.total_allocations),
+            allocated: sum(|stats| stats.total_allocated),
+            active_allocations: sum(|stats| stats.active_allocations),
+            active_memory: sum(|stats| stats.active_memory),
+        }
+    }
+
+    /// As a part of a sentence: `5 process images, 1,234 allocations of 5.00 MiB in all`.
+    pub fn text(&self) -> String {
+        format!(
+            "{}, {} of {} in all",
+            format::counted(self.images as u64, "process image"),
+            format::counted(self.allocations, "allocation"),
+            format::bytes(self.allocated)
+        )
+    }
+}
+
 /// One line of the process tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Branch {
@@ -304,9 +344,9 @@ pub fn static_allocators(process: &Process) -> Option<String> {
     if found.is_empty() {
         return None;
     }
-    let (verb, it) = if found.len() == 1 { ("is", "it") } else { ("are", "them") };
+    let it = if found.len() == 1 { "it" } else { "them" };
     Some(format!(
-        "{} {verb} linked in statically: what the program allocates from {it} does not pass malloc and is not in this recording",
+        "{}: what is allocated from {it} directly, if anything is, does not pass malloc and is not in this recording",
         found.join(" and ")
     ))
 }

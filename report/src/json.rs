@@ -95,6 +95,7 @@ impl<W: Write> SnapshotWriter<W> {
         self.list("threads", &process.threads)?;
         self.list("timeline", &process.timeline)?;
         self.list("lifetime_histogram", &process.lifetime_histogram)?;
+        self.list("variables", &process.variables)?;
         self.list("modules", &process.modules)?;
         self.list("static_allocators", &process.static_allocators)?;
         self.out.write_all(b"\n}")?;

@@ -21,6 +21,7 @@ pub mod html;
 pub mod json;
 mod names;
 mod plumbing;
+pub mod summary;
 pub mod terminal;
 mod text;
 

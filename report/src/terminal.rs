@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame, Unrecorded};
+use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame, Unrecorded, Variable};
 
-use super::digest::{self, Digest, Ranking, Site};
+use super::digest::{self, Digest, Ranking, Site, Whole};
 use super::format::{bytes, command_line, count, counted, duration, file_name, percent, utc};
 use super::names;
 use super::text::{clipped, columns, harmless};
@@ -15,6 +15,8 @@ const NARROWEST: usize = 60;
 const SECTIONS: usize = 5;
 /// Programs that are named of those that could not be recorded.
 const UNRECORDED: usize = 10;
+/// Named variables that are listed.
+const VARIABLES: usize = 10;
 /// Callers shown of a call site.
 const CALLERS: usize = 3;
 
@@ -27,13 +29,24 @@ const RANKINGS: [Ranking; 4] = [Ranking::Peak, Ranking::Count, Ranking::Live, Ra
 /// Those of `out`.
 pub fn write(snapshot: &Snapshot, out: &mut impl Write, width: usize) -> io::Result<()> {
     let mut page = Page { out, width: width.max(NARROWEST) };
-    page.line(0, &format!("memscope: {}", command_line(&snapshot.command)))?;
+    match &snapshot.command[..] {
+        [] => page.line(0, "memscope: a recording without a command")?,
+        command => page.line(0, &format!("memscope: {}", command_line(command)))?,
+    }
     let start = snapshot.processes.first().map_or(0, |process| process.start_time);
     let (reason, since) = (snapshot.incomplete_reason.as_deref(), snapshot.incomplete_since);
     if let Some(why) = digest::incomplete(snapshot.complete, reason, since, start) {
         page.wrapped(0, &format!("INCOMPLETE RECORDING: {why}."))?;
     }
     let order = digest::by_allocated(&snapshot.processes);
+    match order.len() {
+        0 => page.wrapped(0, "There is no process in this recording.")?,
+        1 => {}
+        _ => page.wrapped(
+            0,
+            &format!("{}; those that allocated most come first.", Whole::of(&snapshot.processes).text()),
+        )?,
+    }
     let sites = if order.len() > 1 { 5 } else { 10 };
     for &process in order.iter().take(SECTIONS) {
         page.process(snapshot, &snapshot.processes[process], sites)?;
@@ -102,7 +115,36 @@ impl<W: Write> Page<'_, W> {
         }
         self.totals(process)?;
         let digest = Digest::new(process);
-        RANKINGS.iter().try_for_each(|&ranking| self.ranking(&digest, ranking, sites))
+        RANKINGS.iter().try_for_each(|&ranking| self.ranking(&digest, ranking, sites))?;
+        self.variables(&process.variables)
+    }
+
+    /// What the program's named variables owned.
+    fn variables(&mut self, variables: &[Variable]) -> io::Result<()> {
+        if variables.is_empty() {
+            return Ok(());
+        }
+        self.blank()?;
+        let shown = variables.len().min(VARIABLES);
+        let all = counted(variables.len() as u64, "variable");
+        self.line(0, &format!("Named variables by their peak ({shown} of {all})"))?;
+        for (rank, variable) in (1..).zip(variables.iter().take(VARIABLES)) {
+            let blocks = counted(variable.allocations, "block");
+            let live = match variable.active_allocations {
+                0 => String::new(),
+                live => format!(", {} still live", count(live)),
+            };
+            let peak = bytes(variable.peak_memory);
+            let (sum, median) = (bytes(variable.allocated), duration(variable.lifetime_ns.p50));
+            self.line(
+                0,
+                &format!("{rank:>3}. {peak:>12}  {blocks} of {sum} in all{live}; median lifetime {median}"),
+            )?;
+            let type_name = variable.type_name.as_ref().map_or_else(String::new, |name| format!(": {name}"));
+            let scope = variable.scope_name.as_ref().map_or_else(String::new, |name| format!("  [{name}]"));
+            self.line(7, &format!("{}{type_name}{scope}", variable.var_name))?;
+        }
+        Ok(())
     }
 
     /// What was started but could not be recorded.

@@ -90,6 +90,9 @@ pub struct Process {
     pub timeline: Vec<TimelinePoint>,
     /// How long blocks lived.
     pub lifetime_histogram: Vec<HistogramBucket>,
+    /// Named variables, those with the highest peak first. Over all blocks, whatever `allocations` lists.
+    #[serde(default)]
+    pub variables: Vec<Variable>,
     /// Mapped files.
     pub modules: Vec<Module>,
     /// Allocators that are linked into a module and that `malloc` does not lead to: what they hand out is not in the
@@ -305,6 +308,31 @@ pub struct Lifetimes {
     pub p90: u64,
     /// 99th percentile.
     pub p99: u64,
+}
+
+/// What the variables of one name, type and scope have owned, from the moment at which each block got its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Name of the variable.
+    pub var_name: String,
+    /// Its type.
+    pub type_name: Option<String>,
+    /// Its scope.
+    pub scope_name: Option<String>,
+    /// Count of blocks.
+    pub allocations: u64,
+    /// Bytes.
+    pub allocated: u64,
+    /// Live count at the end.
+    pub active_allocations: u64,
+    /// Live bytes at the end.
+    pub active_memory: u64,
+    /// The most bytes that were live under this name at once.
+    pub peak_memory: u64,
+    /// Lifetimes; live blocks counted to the end.
+    pub lifetime_ns: Lifetimes,
+    /// Blocks that lived under 1 ms.
+    pub short_lived: u64,
 }
 
 /// One thread.

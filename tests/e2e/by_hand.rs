@@ -51,6 +51,40 @@ fn a_recording_alone() {
     assert_eq!(Snapshot::load(&again).totals(), snapshot.totals());
 }
 
+/// After `_exit` there is no export, and one line says what to run; the path is quoted for the shell.
+#[test]
+fn no_export_after_a_raw_exit() {
+    let folder = folder();
+    let rec = folder.path().join("two words");
+    let ran = preloaded(folder.path())
+        .with_argv(vec!["perl".into(), "-MPOSIX".into(), "-e".into(), "POSIX::_exit(3)".into()])
+        .env("MEMSCOPE_OUTPUT", &rec)
+        .env("MEMSCOPE_AUTO_EXPORT", "1")
+        .run()
+        .with_code(3);
+    let said = format!(
+        "memscope: no export after _exit: run `memscope-cli analyze '{}' report.html`\n",
+        rec.display()
+    );
+    assert_eq!(ran.err(), said);
+    let json = folder.path().join("out.json");
+    let _ = analyze(&rec, &json, &[]).success();
+    let process = &Snapshot::load(&json).processes[0];
+    assert_eq!((process.end.as_str(), process.exit_code), ("_exit", Some(3)));
+}
+
+/// The export's folders are made.
+#[test]
+fn the_exports_folders_are_made() {
+    let folder = folder();
+    let ran = preloaded(folder.path())
+        .env("MEMSCOPE_AUTO_EXPORT", "1")
+        .env("MEMSCOPE_EXPORT_PATH", "sub/below/it.json")
+        .run()
+        .success();
+    assert!(Snapshot::load(&folder.path().join("sub/below/it.json")).complete, "{}", ran.err());
+}
+
 #[test]
 fn quiet_says_nothing() {
     let folder = folder();

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use memscope_tests::snapshot::Stats;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program};
 use tempfile::TempDir;
 
@@ -195,6 +196,36 @@ fn inputs_that_are_none() {
     }
 }
 
+/// A snapshot of a later version is named as such, whatever else it holds.
+#[test]
+fn a_snapshot_of_a_later_version() {
+    let dir = folder();
+    fs::write(dir.path().join("later.json"), "{\"schema_version\": 99, \"else\": []}").expect("a file");
+    assert_error(&cli(dir.path(), &["report", "later.json"]), 125, "a newer memscope");
+}
+
+/// What is said of several processes is what the snapshot holds.
+#[test]
+fn the_summary_of_several_processes() {
+    let dir = folder();
+    let script = "ls / >/dev/null; ls -R /usr/include >/dev/null; exit 0";
+    let said = cli(dir.path(), &["run", "-o", "rec", "sh", "-c", script]).success().err();
+    let snapshot = Snapshot::load(&dir.path().join("rec/snapshot.json"));
+    let sum = |value: fn(&Stats) -> u64| snapshot.processes.iter().map(|p| value(&p.stats)).sum::<u64>();
+    let line = said.lines().find(|line| line.contains("process images")).unwrap_or_else(|| panic!("{said}"));
+    let plain = line.replace(',', "");
+    let images = snapshot.processes.len();
+    let begin = format!("memscope: sh: {images} process images {} allocations", sum(|s| s.total_allocations));
+    assert!(plain.starts_with(&begin), "{begin}\n{plain}");
+    let largest = snapshot.processes.iter().max_by_key(|p| p.stats.total_allocated).expect("one");
+    let named = format!("ls (pid {}): {} allocations", largest.pid, largest.stats.total_allocations);
+    assert!(plain.contains(&named), "{named}\n{plain}");
+    // The report says the same sums.
+    let shown = cli(dir.path(), &["report", "rec"]).success().out();
+    let sums = line.split(": ").nth(2).and_then(|rest| rest.split(';').next()).expect("the sums");
+    assert!(shown.replace('\n', " ").contains(sums), "{sums}\n{shown}");
+}
+
 /// What the words mean: everything behind the first that is no option of ours is the program's.
 #[test]
 fn with_and_without_two_dashes() {
@@ -208,6 +239,32 @@ fn with_and_without_two_dashes() {
     let snapshot = Snapshot::load(&dir.path().join("a/snapshot.json"));
     assert_eq!(snapshot.command, ["echo", "--export", "html", "--", "-x"]);
     assert_eq!(snapshot.processes[0].args, ["echo", "--export", "html", "--", "-x"]);
+}
+
+/// `command` is what was typed; `args` is what the kernel made of it.
+#[test]
+fn the_command_of_a_script() {
+    let dir = folder();
+    let script = dir.path().join("x.sh");
+    fs::write(&script, "#!/bin/sh\nls / >/dev/null\nexec ls / >/dev/null\n").expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permissions");
+    let typed = ["./x.sh", "", "two words"];
+    let _ = cli(dir.path(), &[&["run", "--quiet", "-o", "rec"], &typed[..]].concat()).success();
+    let snapshot = Snapshot::load(&dir.path().join("rec/snapshot.json"));
+    assert_eq!(snapshot.command, typed);
+    assert_eq!(snapshot.processes[0].args, ["/bin/sh", "./x.sh", "", "two words"]);
+    assert!(snapshot.processes.len() >= 3, "the shell, its child, and what it became");
+    let shown = cli(dir.path(), &["report", "rec"]).success().out();
+    assert!(shown.starts_with("memscope: ./x.sh '' 'two words'\n"), "{shown}");
+    // One trace alone: that of the first process knows it, too; the later image is a program of its own.
+    let first = snapshot.processes[0].pid;
+    let alone = |image: usize| {
+        let (trace, json) = (format!("rec/{first}-{image}.trace"), format!("{image}.json"));
+        let _ = cli(dir.path(), &["analyze", &trace, &json]).success();
+        Snapshot::load(&dir.path().join(json)).command
+    };
+    assert_eq!(alone(0), typed);
+    assert_eq!(alone(1), ["ls", "/"]);
 }
 
 #[test]

@@ -312,6 +312,32 @@ fn a_child_that_goes_on() {
     assert_eq!(child.stats.inherited_frees, 1);
 }
 
+/// A child that ends at any moment while the recording is being read: it is running in the snapshot, or its end is known.
+#[test]
+fn a_child_that_ends_meanwhile() {
+    let folder = TempDir::new().expect("a folder");
+    for step in (0..48).step_by(3) {
+        let rec = folder.path().join(step.to_string());
+        let script = format!("sleep 0.{step:03} & exit 0");
+        let run = Cmd::new([artifacts::cli()]).args(["run", "-o"]).arg(&rec).args(["sh", "-c", &script]);
+        let said = run.run().success().err();
+        let snapshot = Snapshot::load(&rec.join("snapshot.json"));
+        assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+        for process in &snapshot.processes {
+            match process.end.as_str() {
+                "running" => assert!(said.contains("still running: "), "{said}"),
+                "exit" | "_exit" => {}
+                "exec" => {
+                    let mut others = snapshot.processes.iter().filter(|other| other.pid == process.pid);
+                    let known = others.any(|other| other.end != "exec");
+                    assert!(known || said.contains("still running: "), "{said}");
+                }
+                other => panic!("{}: {other}", process.exe),
+            }
+        }
+    }
+}
+
 /// Programs that cannot be recorded run as they would, and are listed.
 #[test]
 fn what_cannot_be_recorded_is_listed() {

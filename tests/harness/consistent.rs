@@ -42,6 +42,7 @@ impl Checker<'_> {
         self.timeline();
         self.histogram();
         self.threads();
+        self.variables();
     }
 
     fn equal(&mut self, what: &str, left: u64, right: u64) {
@@ -76,6 +77,48 @@ impl Checker<'_> {
             "complete, with a reason".to_owned()
         });
         self.hold(!complete || s.lost_events == 0, || format!("complete, but lost {}", s.lost_events));
+    }
+
+    /// The variables' sums are those of the listed allocations that have a name.
+    fn variables(&mut self) {
+        let mut left: HashMap<_, _> = self
+            .process
+            .variables
+            .iter()
+            .map(|v| ((Some(v.var_name.as_str()), v.type_name.as_deref(), v.scope_name.as_deref()), v))
+            .collect();
+        self.equal("distinct variables", left.len() as u64, self.process.variables.len() as u64);
+        if self.process.allocations_included != "all" {
+            return;
+        }
+        let mut blocks: HashMap<_, Vec<&Allocation>> = HashMap::new();
+        for a in self.process.allocations.iter().filter(|a| a.var_name.is_some()) {
+            let name = (a.var_name.as_deref(), a.type_name.as_deref(), a.scope_name.as_deref());
+            blocks.entry(name).or_default().push(a);
+        }
+        for (name, blocks) in blocks {
+            let Some(variable) = left.remove(&name) else {
+                self.hold(false, || format!("{name:?} is no variable"));
+                continue;
+            };
+            let sum = |blocks: &[&Allocation]| blocks.iter().map(|block| block.size).sum::<u64>();
+            let live: Vec<&Allocation> =
+                blocks.iter().copied().filter(|b| b.is_leaked || b.timestamp_dealloc.is_none()).collect();
+            let lives = || blocks.iter().map(|block| block.lifetime_ns);
+            let largest = blocks.iter().map(|block| block.size).max().unwrap_or(0);
+            self.equal("blocks of a variable", variable.allocations, blocks.len() as u64);
+            self.equal("bytes of a variable", variable.allocated, sum(&blocks));
+            self.equal("live blocks of a variable", variable.active_allocations, live.len() as u64);
+            self.equal("live bytes of a variable", variable.active_memory, sum(&live));
+            self.equal("shortest life", variable.lifetime_ns.min, lives().min().unwrap_or(0));
+            self.equal("longest life", variable.lifetime_ns.max, lives().max().unwrap_or(0));
+            let short = lives().filter(|&lifetime| lifetime < 1_000_000).count();
+            self.equal("short lives", variable.short_lived, short as u64);
+            let peak = variable.peak_memory;
+            let possible = largest.max(variable.active_memory)..=variable.allocated;
+            self.hold(possible.contains(&peak), || format!("{name:?}: a peak of {peak}"));
+        }
+        self.hold(left.is_empty(), || format!("variables without a block: {:?}", left.keys()));
     }
 
     /// The sites add up to the totals, at the end and at the peak.

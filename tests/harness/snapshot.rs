@@ -61,6 +61,24 @@ pub struct Process {
     pub lifetime_histogram: Vec<Bucket>,
     pub modules: Vec<Module>,
     pub static_allocators: Vec<StaticAllocator>,
+    #[serde(default)]
+    pub variables: Vec<Variable>,
+}
+
+/// What the variables of one name owned.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[allow(missing_docs, reason = "as in the snapshot")]
+pub struct Variable {
+    pub var_name: String,
+    pub type_name: Option<String>,
+    pub scope_name: Option<String>,
+    pub allocations: u64,
+    pub allocated: u64,
+    pub active_allocations: u64,
+    pub active_memory: u64,
+    pub peak_memory: u64,
+    pub lifetime_ns: Quantiles,
+    pub short_lived: u64,
 }
 
 /// An allocator that `malloc` does not lead to.

@@ -75,7 +75,8 @@ fn from_json(path: &Path, plan: &Plan) -> Result<Done> {
 
 fn from_traces(recording: Recording, plan: &Plan) -> Result<Done> {
     let Recording { traces, problems, unrecorded } = recording;
-    let mut maker = Maker::new(plan, unrecorded);
+    let command = command_of(&traces);
+    let mut maker = Maker::new(plan, command, unrecorded);
     for (_, problem) in problems {
         maker.problem(&input::unreadable_trace(&problem));
     }
@@ -88,6 +89,8 @@ struct Maker<'a> {
     plan: &'a Plan<'a>,
     body: Option<Body<'a>>,
     done: Done,
+    /// What was run.
+    command: Vec<String>,
     /// Why traces are missing from the snapshot.
     missing: Vec<String>,
     /// Programs that could not be recorded.
@@ -95,10 +98,10 @@ struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    fn new(plan: &'a Plan<'a>, unrecorded: Vec<Unrecorded>) -> Self {
+    fn new(plan: &'a Plan<'a>, command: Vec<String>, unrecorded: Vec<Unrecorded>) -> Self {
         let style = Style { inline_stacks: plan.listing.inline_stacks };
         let body = plan.json.map(|path| Body::new(path, style));
-        Self { plan, body, done: Done::default(), missing: Vec::new(), unrecorded }
+        Self { plan, body, done: Done::default(), command, missing: Vec::new(), unrecorded }
     }
 
     /// A trace, or a part of one, cannot be had.
@@ -148,7 +151,7 @@ impl<'a> Maker<'a> {
         if let Some(body) = &mut self.body {
             // The only process needs no place to wait for its snapshot's first lines.
             if alone {
-                let head = head(vec![outline(&process)], self.unrecorded.clone());
+                let head = head(self.command.clone(), vec![outline(&process)], self.unrecorded.clone());
                 body.write_whole(&head, &process, &allocations)?;
             } else {
                 body.add(&process, &allocations)?;
@@ -162,18 +165,25 @@ impl<'a> Maker<'a> {
     }
 
     fn finish(self) -> Result<Done> {
-        let Self { body, mut done, missing, unrecorded, .. } = self;
+        let Self { body, mut done, command, missing, unrecorded, .. } = self;
         if done.snapshot.processes.is_empty() {
             let why = missing.into_iter().next().unwrap_or_else(|| "it has no process".to_owned());
             return Err(Error::failed("the recording cannot be read", why));
         }
-        done.snapshot = head(std::mem::take(&mut done.snapshot.processes), unrecorded);
+        done.snapshot = head(command, std::mem::take(&mut done.snapshot.processes), unrecorded);
         note_missing(&mut done.snapshot, missing);
         if let Some(body) = body {
             body.finish(&done.snapshot)?;
         }
         Ok(done)
     }
+}
+
+/// What the user typed, where `run` recorded it; else what the first process was started with.
+fn command_of(traces: &[Recorded]) -> Vec<String> {
+    let typed = traces.iter().map(|recorded| &recorded.process.command).find(|words| !words.is_empty());
+    let words = typed.or_else(|| traces.first().map(|first| &first.process.args));
+    words.into_iter().flatten().map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn size(path: &Path) -> u64 {
@@ -202,7 +212,7 @@ fn outline(process: &Process) -> Process {
 }
 
 /// A snapshot of these processes: it is complete where all of them are.
-fn head(processes: Vec<Process>, unrecorded: Vec<Unrecorded>) -> Snapshot {
+fn head(command: Vec<String>, processes: Vec<Process>, unrecorded: Vec<Unrecorded>) -> Snapshot {
     let incomplete: Vec<&Process> = processes.iter().filter(|process| !process.complete).collect();
     let reason = match incomplete[..] {
         [] => None,
@@ -215,7 +225,7 @@ fn head(processes: Vec<Process>, unrecorded: Vec<Unrecorded>) -> Snapshot {
     Snapshot {
         schema_version: SCHEMA_VERSION,
         generator: concat!("memscope-cli ", env!("CARGO_PKG_VERSION")).to_owned(),
-        command: processes.first().map(|process| process.args.clone()).unwrap_or_default(),
+        command,
         complete: incomplete.is_empty(),
         incomplete_reason: reason,
         incomplete_since: incomplete.iter().filter_map(|process| process.incomplete_since).min(),

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use memscope_shared::model::{
     AllocationInfo, End, HistogramBucket, Included, Module, Process, SCHEMA_VERSION, Snapshot, Stack,
-    StackFrame, StaticAllocator, Stats, Thread, TimelinePoint, Unrecorded,
+    StackFrame, StaticAllocator, Stats, Thread, TimelinePoint, Unrecorded, Variable,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -23,13 +23,30 @@ use crate::export::json::{SnapshotWriter, Stacks, Style};
 /// Reads everything but the allocations.
 pub fn read(path: &Path) -> Result<Snapshot> {
     let mut reader = serde_json::Deserializer::from_reader(open(path)?);
-    let Light(snapshot) = Light::deserialize(&mut reader).map_err(|error| unreadable(path, &error))?;
+    let Light(snapshot) = Light::deserialize(&mut reader)
+        .map_err(|error| other_version(path).unwrap_or_else(|| unreadable(path, &error)))?;
     reader.end().map_err(|error| unreadable(path, &error))?;
     if snapshot.schema_version != SCHEMA_VERSION {
-        let why = format!("its schema_version is {}, not {SCHEMA_VERSION}", snapshot.schema_version);
-        return Err(Error::failed(path.display(), why).remedy("use the memscope-cli that wrote it"));
+        return Err(unknown_version(path, snapshot.schema_version.into()));
     }
     Ok(snapshot)
+}
+
+/// What another version has to be read with, where that is why a snapshot cannot be read.
+fn other_version(path: &Path) -> Option<Error> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u64,
+    }
+    let mut reader = serde_json::Deserializer::from_reader(open(path).ok()?);
+    let Version { schema_version } = Version::deserialize(&mut reader).ok()?;
+    (schema_version != u64::from(SCHEMA_VERSION)).then(|| unknown_version(path, schema_version))
+}
+
+fn unknown_version(path: &Path, version: u64) -> Error {
+    let who = if version > u64::from(SCHEMA_VERSION) { "a newer memscope" } else { "another memscope" };
+    let why = format!("it was made by {who} (its schema_version is {version}, not {SCHEMA_VERSION})");
+    Error::failed(path.display(), why).remedy("use the memscope-cli that wrote it")
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {
@@ -102,6 +119,8 @@ struct LightProcess {
     threads: Vec<Thread>,
     timeline: Vec<TimelinePoint>,
     lifetime_histogram: Vec<HistogramBucket>,
+    #[serde(default)]
+    variables: Vec<Variable>,
     modules: Vec<Module>,
     #[serde(default)]
     static_allocators: Vec<StaticAllocator>,

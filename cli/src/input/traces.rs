@@ -51,6 +51,8 @@ impl<'a> Reader<'a> {
         let options = Options {
             allocations: self.wanted,
             temp_dir: self.temp_dir.clone(),
+            // Asked once: what it has recorded so far is whole, whatever becomes of it while we read.
+            runs: recorded.still_runs(),
             progress: Some(&mut analysed),
         };
         let analysis = analyze(&recorded.path, options).map_err(|error| unreadable(&error))?;
@@ -130,6 +132,7 @@ fn image(analysis: ProcessAnalysis, frames: Vec<StackFrame>, stacks: Vec<Stack>)
         threads: analysis.threads,
         timeline: analysis.timeline,
         lifetime_histogram: analysis.lifetime_histogram,
+        variables: analysis.variables,
         modules: analysis.modules.iter().map(module).collect(),
         static_allocators: Vec::new(),
     };

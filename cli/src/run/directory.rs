@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use crate::error::{Error, Result, describe};
 use crate::handoff;
 
-/// Marks the directory while we look after it: the library leaves the end of its traces to us.
+/// Marks the directory while we look after it: the library leaves the end of its traces to us, and finds in it the command.
 const LAUNCHER: &str = ".run";
 /// The library's own mark: which process was the first.
 const FIRST: &str = ".first";
@@ -32,14 +32,14 @@ pub struct Directory {
 impl Directory {
     /// The directory that the user named, or the default: named after the program and its process, in the
     /// working directory. As in `MEMSCOPE_OUTPUT`, `%e` stands for the program and `%p` for the process.
-    pub fn for_program(wanted: Option<&Path>, command: &OsStr, pid: i32) -> Result<Self> {
+    pub fn for_program(wanted: Option<&Path>, command: &[OsString], pid: i32) -> Result<Self> {
         let pattern = wanted.unwrap_or(Path::new("memscope-%e-%p"));
-        let program = Path::new(command).file_name().unwrap_or(OsStr::new("program"));
-        Self::prepare(&expand(pattern, program, pid))
+        let program = command.first().and_then(|word| Path::new(word).file_name());
+        Self::prepare(&expand(pattern, program.unwrap_or(OsStr::new("program")), pid), command)
     }
 
     /// Makes the directory if need be, and sees that it can take a recording.
-    fn prepare(path: &Path) -> Result<Self> {
+    fn prepare(path: &Path, command: &[OsString]) -> Result<Self> {
         let absolute = absolute(path)?;
         if expand(&absolute, OsStr::new(""), 0) != absolute {
             // The library would put its own names in.
@@ -61,7 +61,7 @@ impl Directory {
             return Err(Error::failed(path.display(), "it belongs to somebody else, or is a symbolic link")
                 .remedy("name another directory with -o"));
         }
-        mark(&absolute.join(LAUNCHER)).map_err(|error| unusable(path, &error))?;
+        mark(&absolute.join(LAUNCHER), command).map_err(|error| unusable(path, &error))?;
         Ok(Self { shown: path.to_owned(), absolute, made })
     }
 
@@ -108,11 +108,17 @@ fn is_ours(path: &Path) -> bool {
         .is_ok_and(|there| there.is_dir() && [0, geteuid().as_raw()].contains(&there.uid()))
 }
 
-/// Makes our mark anew, whatever stands in its place.
-fn mark(path: &Path) -> io::Result<()> {
+/// Makes our mark anew, whatever stands in its place: our id, and for the library the words of the command.
+fn mark(path: &Path, command: &[OsString]) -> io::Result<()> {
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(process::id().to_string().as_bytes())
+    let mut text = process::id().to_string().into_bytes();
+    for word in command {
+        text.push(0);
+        text.extend(word.as_bytes());
+    }
+    text.push(0);
+    file.write_all(&text)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
@@ -181,7 +187,7 @@ mod tests {
     fn a_new_directory_is_private_and_can_be_abandoned() {
         let root = tempfile::tempdir().expect("a directory");
         let path = root.path().join("a/b");
-        let directory = Directory::prepare(&path).expect("made");
+        let directory = Directory::prepare(&path, &[]).expect("made");
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
         assert_eq!(directory.path(), path);
         assert_eq!(fs::read_dir(&path).expect("listed").count(), 1, "our mark");
@@ -192,7 +198,7 @@ mod tests {
     #[test]
     fn a_directory_that_was_there_stays() {
         let root = tempfile::tempdir().expect("a directory");
-        Directory::prepare(root.path()).expect("usable").abandon();
+        Directory::prepare(root.path(), &[]).expect("usable").abandon();
         assert!(root.path().exists());
     }
 
@@ -200,7 +206,7 @@ mod tests {
     fn a_recording_is_not_overwritten() {
         let root = tempfile::tempdir().expect("a directory");
         fs::write(root.path().join("12-0.trace"), "").expect("written");
-        let error = Directory::prepare(root.path()).expect_err("refused");
+        let error = Directory::prepare(root.path(), &[]).expect_err("refused");
         assert_eq!(error.exit_code(), ExitCode::Failed);
         assert!(error.to_string().contains("already holds a recording"), "{error}");
     }
@@ -211,11 +217,11 @@ mod tests {
         let file = root.path().join("file");
         fs::write(&file, "").expect("written");
         for path in [file.clone(), file.join("below")] {
-            let error = Directory::prepare(&path).expect_err("refused");
+            let error = Directory::prepare(&path, &[]).expect_err("refused");
             assert_eq!(error.exit_code(), ExitCode::Failed);
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
-        assert!(Directory::prepare(Path::new("/proc/memscope")).is_err());
+        assert!(Directory::prepare(Path::new("/proc/memscope"), &[]).is_err());
     }
 
     #[test]
@@ -223,11 +229,11 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         fs::create_dir(root.path().join("there")).expect("made");
         symlink(root.path().join("there"), root.path().join("link")).expect("linked");
-        assert!(Directory::prepare(&root.path().join("link")).is_err());
+        assert!(Directory::prepare(&root.path().join("link"), &[]).is_err());
         let (victim, mark) = (root.path().join("victim"), root.path().join("there/.run"));
         fs::write(&victim, "as it was").expect("written");
         symlink(&victim, &mark).expect("linked");
-        Directory::prepare(&root.path().join("there")).expect("usable");
+        Directory::prepare(&root.path().join("there"), &[]).expect("usable");
         assert_eq!(fs::read_to_string(&victim).expect("read"), "as it was");
         assert!(fs::symlink_metadata(&mark).expect("there").is_file());
     }
@@ -239,16 +245,16 @@ mod tests {
         assert_eq!(name("100%/%%p%p%x%"), Path::new("100%/%4242%x%"));
         let root = tempfile::tempdir().expect("a directory");
         let pattern = root.path().join("r%p-%e");
-        let made = Directory::for_program(Some(&pattern), OsStr::new("/bin/ls"), 42).expect("made");
+        let made = Directory::for_program(Some(&pattern), &["/bin/ls".into()], 42).expect("made");
         assert_eq!(made.path(), root.path().join("r42-ls"));
-        let odd = Directory::for_program(Some(&pattern), OsStr::new("/bin/%p"), 42).expect_err("refused");
+        let odd = Directory::for_program(Some(&pattern), &["/bin/%p".into()], 42).expect_err("refused");
         assert!(odd.to_string().contains("stand for names"), "{odd}");
     }
 
     #[test]
     fn the_mark_is_there_while_we_are() {
         let root = tempfile::tempdir().expect("a directory");
-        let directory = Directory::prepare(root.path()).expect("usable");
+        let directory = Directory::prepare(root.path(), &[]).expect("usable");
         fs::write(root.path().join(".first"), "1").expect("written");
         directory.release(true);
         assert!(!root.path().join(".run").exists() && root.path().join(".first").exists());

@@ -4,8 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use memscope_shared::model::{Snapshot, Stats, Unrecorded};
-use memscope_shared::trace::{self, TraceError, adopt_drafts, complete};
+use memscope_shared::model::{End, Snapshot, Unrecorded};
+use memscope_shared::trace::{
+    self, EndKind, ImageState, Outcome, TraceError, TraceFile, adopt_drafts, complete, image_state,
+};
 
 use super::Ended;
 use super::proc;
@@ -18,7 +20,7 @@ use crate::export::{Done, Plan, export};
 use crate::handoff;
 use crate::input::Input;
 use crate::output::{say, say_error};
-use crate::report::format;
+use crate::report::{format, summary};
 
 /// The snapshot's name in the recording.
 const SNAPSHOT: &str = "snapshot.json";
@@ -27,12 +29,19 @@ const REPORT: &str = "report.html";
 
 /// Makes of the recording what was asked for; gives the status to end with.
 pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
-    let running = complete_traces(ended);
+    let mut running = complete_traces(ended);
     ended.directory.release(!running.is_empty());
+    let exported = make_exports(args, ended);
+    if let Ok(Some(done)) = &exported {
+        running.retain(|pid| !is_whole(*pid, &done.snapshot));
+        running.extend(left_out(ended, &done.snapshot));
+        running.sort_unstable();
+        running.dedup();
+    }
     if running.is_empty() {
+        ended.directory.release(false);
         library.discard();
     }
-    let exported = make_exports(args, ended);
     if let Err(error) = &exported {
         say_error(error);
     }
@@ -52,8 +61,12 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
     adopt_drafts(ended.directory.path());
     for trace in traces(ended.directory.path()) {
         // What else is wrong with it is said when it is read.
-        if let Err(TraceError::Running(_, pid)) = complete(&trace, &ending_of(&trace, ended)) {
-            running.push(pid);
+        match complete(&trace, &ending_of(&trace, ended)) {
+            Err(TraceError::Running(_, pid)) => running.push(pid),
+            Ok(Outcome::Completed { end, .. }) if end.kind == EndKind::Exec => {
+                running.extend(lives_on(&trace))
+            }
+            _ => {}
         }
     }
     // One that has just been started may have no trace yet.
@@ -61,6 +74,43 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
     running.sort_unstable();
     running.dedup();
     running
+}
+
+/// The process whose image in this trace was replaced, if it lives: the next image may have no trace yet.
+fn lives_on(trace: &Path) -> Option<u32> {
+    let trace = TraceFile::open(trace).ok()?;
+    let process = trace.process()?;
+    (image_state(process) == ImageState::Replaced).then_some(process.pid)
+}
+
+/// Whether a process that was running has ended since, and all of it is in the snapshot.
+fn is_whole(pid: u32, snapshot: &Snapshot) -> bool {
+    let mut ends = snapshot.processes.iter().filter(|process| process.pid == pid).map(|process| process.end);
+    let last = ends.next_back();
+    last.is_some_and(|end| !matches!(end, End::Running | End::Exec))
+}
+
+/// The processes that became another program, or began, while the snapshot was being made: it lacks an image of theirs.
+fn left_out(ended: &Ended, snapshot: &Snapshot) -> Vec<u32> {
+    let images = |pid: u32| snapshot.processes.iter().filter(move |process| process.pid == pid);
+    let replaced = |pid: &u32| images(*pid).next_back().is_some_and(|process| process.end == End::Exec);
+    let mut pids: Vec<u32> = snapshot.processes.iter().map(|process| process.pid).filter(replaced).collect();
+    pids.retain(|pid| Path::new("/proc").join(pid.to_string()).exists());
+    for trace in traces(ended.directory.path()) {
+        let name = trace.file_stem().and_then(OsStr::to_str).and_then(|name| name.split_once('-'));
+        let Some((pid, image)) = name.and_then(|(pid, n)| Some((pid.parse().ok()?, n.parse().ok()?))) else {
+            continue;
+        };
+        // One that was there and cannot be read, is complete or fails to be.
+        let is_new = || match complete(&trace, &ending_of(&trace, ended)) {
+            Ok(outcome) => matches!(outcome, Outcome::Completed { .. }),
+            Err(error) => matches!(error, TraceError::Running(..)),
+        };
+        if images(pid).count() <= image && is_new() {
+            pids.push(pid);
+        }
+    }
+    pids
 }
 
 /// The traces of a recording.
@@ -114,7 +164,7 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
     }
     if !running.is_empty() {
         let names: Vec<String> = running.iter().map(|pid| proc::named(*pid)).collect();
-        let directory = ended.directory.name().display();
+        let directory = format::quoted(&ended.directory.name().to_string_lossy());
         say(format_args!(
             "still running: {} (`memscope-cli analyze {directory} report.html` later)",
             names.join(", ")
@@ -134,25 +184,7 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
 }
 
 fn say_totals(snapshot: &Snapshot) {
-    // A shell or a build tool around the real work is not what anybody asks about.
-    let most = snapshot
-        .processes
-        .iter()
-        .enumerate()
-        .max_by_key(|(at, process)| (process.stats.total_allocated, std::cmp::Reverse(*at)));
-    let Some((at, most)) = most else { return };
-    say(totals(format::file_name(&most.exe), &most.stats));
-    let others =
-        || snapshot.processes.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, p)| p.stats);
-    let number = others().count() as u64;
-    if number > 0 {
-        say(format_args!(
-            "{}: {}, {}",
-            format::counted(number, "other process image"),
-            format::counted(others().map(|stats| stats.total_allocations).sum(), "allocation"),
-            format::bytes(others().map(|stats| stats.total_allocated).sum())
-        ));
-    }
+    summary::line(snapshot).into_iter().for_each(say);
     if let (false, Some(why)) = (snapshot.complete, &snapshot.incomplete_reason) {
         say(format_args!("the recording is incomplete: {why}"));
     }
@@ -167,17 +199,6 @@ fn say_unrecorded(programs: &[Unrecorded]) {
         more => format!(" (and {} more)", format::count(more as u64)),
     };
     say(format_args!("not recorded: {} ({name}): {why}{more}", first.pid));
-}
-
-fn totals(name: &str, stats: &Stats) -> String {
-    format!(
-        "{name}: {}, {}; at most {} at a time; {} ({}) still live at the end",
-        format::counted(stats.total_allocations, "allocation"),
-        format::bytes(stats.total_allocated),
-        format::bytes(stats.peak_memory),
-        format::counted(stats.active_allocations, "block"),
-        format::bytes(stats.active_memory),
-    )
 }
 
 fn status(ending: Ending) -> ExitCode {

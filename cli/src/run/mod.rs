@@ -46,8 +46,13 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     };
     let program = preflight::check(command)?;
     let library = Library::ready()?;
-    let ended = record(args, command, &program, &library)?;
-    Ok(finish::finish(args, &ended, library))
+    match record(args, command, &program, &library) {
+        Ok(ended) => Ok(finish::finish(args, &ended, library)),
+        Err(error) => {
+            library.discard();
+            Err(error)
+        }
+    }
 }
 
 /// From the start of the program to its end.
@@ -65,7 +70,7 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
         }
     };
     let pid = waiting.pid();
-    let directory = match Directory::for_program(args.output.as_deref(), command, pid) {
+    let directory = match Directory::for_program(args.output.as_deref(), &args.command, pid) {
         Ok(directory) => directory,
         Err(error) => {
             waiting.cancel();

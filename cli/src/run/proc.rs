@@ -3,6 +3,11 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// Longer than the kernel needs to replace a program.
+const EXEC_TIME: Duration = Duration::from_millis(5);
 
 /// The state letter and the parent of a process.
 fn state_and_parent(pid: i32) -> Option<(char, i32)> {
@@ -27,13 +32,30 @@ pub fn recording_into(directory: &Path, preload: &Path) -> Vec<u32> {
     let ours = |entry: &[u8]| entry == output || entry.starts_with(&library);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| has_entry(*pid, ours)).collect()
+    let (mut found, mut changing) = (Vec::new(), Vec::new());
+    for pid in pids {
+        match has_entry(pid, ours) {
+            Some(true) => found.push(pid),
+            Some(false) => {}
+            None => changing.push(pid),
+        }
+    }
+    if !changing.is_empty() {
+        thread::sleep(EXEC_TIME);
+        found.extend(changing.into_iter().filter(|pid| has_entry(*pid, ours) == Some(true)));
+    }
+    found
 }
 
-/// Whether a process that has not ended was started with such an entry in its environment.
-fn has_entry(pid: u32, entry: impl Fn(&[u8]) -> bool) -> bool {
+/// Whether a process that has not ended was started with such an entry in its environment. `None` where that is empty, as it
+/// reads while `exec` replaces the program.
+fn has_entry(pid: u32, entry: impl Fn(&[u8]) -> bool) -> Option<bool> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(entry)
+    // The kernel's own threads and the dead have no program.
+    if environment.is_empty() && fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+        return None;
+    }
+    Some(environment.split(|byte| *byte == 0).any(entry))
 }
 
 /// How to name a process to the user: its id and its name.

@@ -103,8 +103,12 @@ impl FrameTable {
 }
 
 /// Whether a place lies in the Rust library's recording allocator, whose code is part of the program: it stands between
-/// an allocation's caller and the recorder, and no stack shows it.
+/// an allocation's caller and the recorder, and no stack shows it. Or in the loader's inlined functions that are called as the
+/// program's `malloc` and `calloc` are, and call them: a part of the call, not its caller.
 fn is_allocators(place: &Named) -> bool {
+    if place.file.as_deref().is_some_and(|file| file.ends_with("/rtld-malloc.h")) {
+        return true;
+    }
     let name = place.function.as_deref().unwrap_or_default();
     name.trim_start_matches('<').starts_with("memscope_rs::allocator::")
 }

@@ -4,11 +4,13 @@ use super::frames::{self, Key};
 use super::{Ending, Life, View};
 use crate::{clock, sys, threads};
 use memscope_shared::analysis::lifetimes::LifetimeHistogram;
+use memscope_shared::analysis::names::Name;
 use memscope_shared::analysis::sites::Sites;
 use memscope_shared::analysis::timeline::{Active, Timeline};
+use memscope_shared::analysis::variables::Variables;
 use memscope_shared::model::{
     AllocationInfo, Included, Process, SCHEMA_VERSION, Snapshot, Stack, StackFrame, Stats, Thread,
-    TimelinePoint,
+    TimelinePoint, Variable,
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -28,6 +30,7 @@ pub struct Sums {
     timeline: Vec<TimelinePoint>,
     lifetimes: LifetimeHistogram,
     threads: BTreeSet<u32>,
+    variables: Vec<Variable>,
 }
 
 impl Sums {
@@ -54,6 +57,9 @@ struct Walk {
     active: Active,
     timeline: Timeline,
     peak: (u64, Active),
+    variables: Variables,
+    /// Numbers of variables by the ids of their names and scopes.
+    variable_numbers: HashMap<(u32, u32), Option<u32>>,
 }
 
 impl Walk {
@@ -68,10 +74,13 @@ impl Walk {
                 timeline: Vec::new(),
                 lifetimes: LifetimeHistogram::default(),
                 threads: BTreeSet::new(),
+                variables: Vec::new(),
             },
             active: Active::default(),
             timeline: Timeline::new(start, clock::epoch(view.end)),
             peak: (start, Active::default()),
+            variables: Variables::default(),
+            variable_numbers: HashMap::new(),
         }
     }
 
@@ -84,11 +93,24 @@ impl Walk {
         })
     }
 
+    fn variable(&mut self, life: &Life<'_>) -> Option<u32> {
+        let key = (life.slot.name(), life.slot.scope());
+        let variables = &mut self.variables;
+        *self.variable_numbers.entry(key).or_insert_with(|| {
+            let [variable, type_name, scope] = life.texts().map(|text| text.map(str::to_owned));
+            variables.number(&Name { variable, type_name, scope })
+        })
+    }
+
     fn start(&mut self, life: &Life<'_>) {
         let (time, size, site) = (clock::epoch(life.start), life.size as u64, self.site(life));
         self.timeline.advance(time, self.active);
         self.active.allocations += 1;
         self.active.memory += size;
+        if let Some(number) = self.variable(life) {
+            self.variables.takes(number, size);
+            self.variables.lived(number, size, life.lifetime(), life.live);
+        }
         let sums = &mut self.sums;
         sums.stats.total_allocations += 1;
         sums.stats.total_allocated += size;
@@ -107,6 +129,9 @@ impl Walk {
         self.timeline.advance(clock::epoch(life.end), self.active);
         self.active.allocations -= 1;
         self.active.memory -= size;
+        if let Some(number) = self.variable(life) {
+            self.variables.gives(number, size);
+        }
         let sums = &mut self.sums;
         sums.stats.total_deallocations += 1;
         sums.stats.total_deallocated += size;
@@ -115,8 +140,9 @@ impl Walk {
     }
 
     fn finish(self) -> Sums {
-        let Self { mut sums, active, timeline, peak } = self;
+        let Self { mut sums, active, timeline, peak, variables, .. } = self;
         sums.sites.settle();
+        sums.variables = variables.list();
         sums.stats.active_allocations = active.allocations;
         sums.stats.active_memory = active.memory;
         sums.stats.peak_memory = peak.1.memory;
@@ -197,6 +223,7 @@ fn process(view: &View<'_>, sums: &Sums) -> Process {
         threads: threads(sums),
         timeline: sums.timeline.clone(),
         lifetime_histogram: sums.lifetimes.buckets(),
+        variables: sums.variables.clone(),
         modules: Vec::new(),
         static_allocators: Vec::new(),
     }

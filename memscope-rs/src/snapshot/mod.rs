@@ -80,6 +80,13 @@ impl<'s> Life<'s> {
     const fn lifetime(&self) -> u64 {
         self.end - self.start
     }
+
+    /// Name, type and scope of its variable.
+    fn texts(&self) -> [Option<&'s str>; 3] {
+        let name = names::get(self.slot.name());
+        let scope = scope::name(self.slot.scope()).or(name.and_then(|name| name.module));
+        [name.and_then(|name| name.name.as_deref()), name.and_then(|name| name.type_name.as_deref()), scope]
+    }
 }
 
 /// All lives at an instant, in order of their start.
@@ -123,17 +130,16 @@ impl<'s> View<'s> {
 
     fn row(&self, life: &Life<'_>) -> AllocationInfo {
         let slot = life.slot;
-        let name = names::get(slot.name());
-        let text = |text: Option<&str>| text.map(str::to_owned);
+        let [var_name, type_name, scope_name] = life.texts().map(|text| text.map(str::to_owned));
         let freed_by = if life.live { self.ending.freed_by() } else { FreedBy::Free };
         AllocationInfo {
             ptr: life.address,
             size: life.size,
             timestamp_alloc: clock::epoch(life.start),
             timestamp_dealloc: (freed_by != FreedBy::Live).then(|| clock::epoch(life.end)),
-            var_name: text(name.and_then(|name| name.name.as_deref())),
-            type_name: text(name.and_then(|name| name.type_name.as_deref())),
-            scope_name: text(scope::name(slot.scope()).or(name.and_then(|name| name.module))),
+            var_name,
+            type_name,
+            scope_name,
             stack_trace: None,
             borrow_count: slot.borrows() as usize,
             is_leaked: freed_by == FreedBy::Exit,

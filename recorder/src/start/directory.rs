@@ -4,7 +4,8 @@ use crate::sys::file::{self, File};
 use crate::sys::{Errno, process};
 use std::ffi::CString;
 
-/// `memscope-cli run` puts this file into the directory while it runs: it will complete the traces.
+/// `memscope-cli run` puts this file into the directory while it runs: it will complete the traces. It holds the launcher's
+/// id and the words of the command as they were given to it, each with a NUL behind it.
 const LAUNCHER: &str = ".run";
 /// Holds the id of the first process of the recording.
 const FIRST: &str = ".first";
@@ -68,6 +69,12 @@ impl Directory {
     #[must_use]
     pub fn has_launcher(&self) -> bool {
         file::accessible(&self.file(LAUNCHER), libc::F_OK)
+    }
+
+    /// The command that `memscope-cli run` was given; empty where there is no launcher.
+    #[must_use]
+    pub fn command(&self) -> Vec<Vec<u8>> {
+        process::read_words(&self.file(LAUNCHER)).into_iter().skip(1).collect()
     }
 
     /// True where this is the first process of the recording (in whatever image). The first to ask is it.

@@ -4,7 +4,7 @@ use super::{Context, context, export, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
-use crate::sys::{Errno, seal};
+use crate::sys::{Errno, file, seal};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, header};
@@ -141,6 +141,10 @@ pub fn at_raw_exit(status: libc::c_int) {
         return word(header::EXIT_CODE).into_iter().for_each(|word| word.set(u64::from(status as u32)));
     }
     note(process, u64::from(status as u32), EXITS_AT_ONCE);
+    // Prepared at the start: this may be a signal handler that interrupted anything of ours.
+    if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
+        file::complain(&context.no_export);
+    }
 }
 
 fn note_exit(process: &Process, status: u64) {
@@ -154,8 +158,35 @@ fn note(process: &Process, status: u64, how: u64) {
     set(header::EXIT_CALLED, how);
 }
 
+/// What to run for a recording that lies there.
+pub fn remedy(context: &Context) -> String {
+    let directory = shell_word(context.directory.path());
+    format!("run `memscope-cli analyze {directory} report.html`")
+}
+
+/// A path as one would type it, quoted where the shell needs it.
+fn shell_word(path: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./=:,+@%^".contains(byte) || !byte.is_ascii();
+    let text = String::from_utf8_lossy(path).into_owned();
+    if !path.is_empty() && path.iter().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// Says what to do about a recording that could not be completed here.
 fn left(context: &Context) {
-    let directory = String::from_utf8_lossy(context.directory.path());
-    say(&format!("the recording is not complete: run `memscope-cli analyze {directory} report.html`"));
+    say(&format!("the recording is not complete: {}", remedy(context)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn paths_are_quoted_where_the_shell_needs_it() {
+        assert_eq!(shell_word(b"/tmp/a-b_1.c"), "/tmp/a-b_1.c");
+        assert_eq!(shell_word(b"/tmp/two words"), "'/tmp/two words'");
+        assert_eq!(shell_word(b"it's"), r"'it'\''s'");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::directory::executable;
 use super::settings::Format;
-use super::{Context, say};
+use super::{Context, end, say};
 use crate::symbols;
 use crate::sys::{file, syscall};
 use std::ffi::CString;
@@ -10,9 +10,9 @@ use std::ffi::CString;
 /// Runs `memscope-cli analyze` for each file that was asked for, and waits for it.
 pub fn run(context: &Context) {
     let Some(cli) = find(context) else {
-        let directory = String::from_utf8_lossy(context.directory.path());
         say(&format!(
-            "no export: memscope-cli is neither beside the library nor in PATH nor named by MEMSCOPE_CLI: run `memscope-cli analyze {directory} report.html`"
+            "no export: memscope-cli is neither beside the library nor in PATH nor named by MEMSCOPE_CLI: {}",
+            end::remedy(context)
         ));
         return;
     };
@@ -21,16 +21,25 @@ pub fn run(context: &Context) {
         Format::Html => &["html"],
         Format::Both => &["json", "html"],
     };
+    make_parents(&context.export_path);
     for extension in outputs {
         let output = with_extension(&context.export_path, extension);
         let ok = analyze(&cli, context.directory.path(), &output);
         let name = String::from_utf8_lossy(&output).into_owned();
         if !ok {
-            let directory = String::from_utf8_lossy(context.directory.path());
-            say(&format!("no export: run `memscope-cli analyze {directory} {name}`"));
+            // Not the same path again: memscope-cli has just said why it cannot be.
+            say(&format!("no export: {}", end::remedy(context)));
         } else if !context.quiet {
             say(&format!("exported to {name}"));
         }
+    }
+}
+
+/// Makes the folders that the export goes to. Where one cannot be made, `memscope-cli` says what is wrong with the path.
+fn make_parents(path: &[u8]) {
+    let ends = path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
+    for parent in ends.filter_map(|end| CString::new(&path[..end]).ok()) {
+        let _ = file::make_directory(&parent, 0o777);
     }
 }
 

@@ -46,6 +46,10 @@ pub struct Context {
     format: Format,
     export_path: Vec<u8>,
     cli: Option<CString>,
+    /// What to say where the process ends by `_exit`, and the export that was asked for is not made; else nothing.
+    no_export: Vec<u8>,
+    /// The command that the launcher was given, in the first process.
+    command: Vec<Vec<u8>>,
     clock_hz: u64,
 }
 
@@ -162,11 +166,14 @@ fn make_context(
     process: &Process,
 ) -> Context {
     let path = settings.export_path.unwrap_or_else(|| b"memscope_final_snapshot".to_vec());
-    Context {
+    let auto_export = settings.auto_export && first && !launched;
+    let mut context = Context {
+        no_export: Vec::new(),
+        command: if first { directory.command() } else { Vec::new() },
         directory,
         pid: os::pid(),
         launched,
-        auto_export: settings.auto_export && first && !launched,
+        auto_export,
         follow: settings.follow,
         thread: settings.thread,
         quiet: settings.quiet,
@@ -174,7 +181,11 @@ fn make_context(
         export_path: directory::absolute(&path).unwrap_or(path),
         cli: settings.cli,
         clock_hz: clock_hz(process.first_sample(), clock::sample()),
+    };
+    if auto_export {
+        context.no_export = format!("memscope: no export after _exit: {}\n", end::remedy(&context)).into();
     }
+    context
 }
 
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
@@ -184,7 +195,13 @@ pub fn forked_child(process: &'static Process) {
     if !parent.follow {
         return process.set_phase(Phase::Off);
     }
-    let context = Context { pid: os::pid(), auto_export: false, ..parent.clone() };
+    let context = Context {
+        pid: os::pid(),
+        auto_export: false,
+        command: Vec::new(),
+        no_export: Vec::new(),
+        ..parent.clone()
+    };
     match open(process, &context, Some(parent.pid)) {
         Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
         Err(error) => {
@@ -200,7 +217,7 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
     unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path()) }?;
     let samples = [process.first_sample(), clock::sample()];
     let what = describe_process(process.spool(), context, forked_from);
-    let sink = create_trace(context, &what, &samples).inspect_err(|_| process.spool().remove())?;
+    let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
     process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.writer.write_early(process);
@@ -208,11 +225,12 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
 }
 
 /// The first number that is not taken.
-fn create_trace(context: &Context, what: &meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
+fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
     for number in 0.. {
         let path = context.directory.file(&format!("{}-{number}.trace", context.pid));
-        match Sink::create(&path, what, samples) {
-            Err(Errno::EEXIST) => {}
+        match Sink::create(&path, &what, samples) {
+            // A later image is another program than the one that was asked for.
+            Err(Errno::EEXIST) => what.command.clear(),
             other => return other,
         }
     }
@@ -226,7 +244,8 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         start_ticks: spool.word(header::START_TICKS).map_or(0, |word| word.get()),
         parent_start_ticks: 0,
         exe: directory::executable(),
-        args: arguments(),
+        args: os::read_words(c"/proc/self/cmdline"),
+        command: context.command.clone(),
         page_size: memory::PAGE as u64,
         clock: if clock::is_tsc() { ClockKind::Tsc } else { ClockKind::Monotonic },
         clock_hz: context.clock_hz,
@@ -235,13 +254,6 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
     }
-}
-
-fn arguments() -> Vec<Vec<u8>> {
-    let mut text = vec![0; 256 << 10];
-    let n = os::read_file(c"/proc/self/cmdline", &mut text).unwrap_or(0);
-    let text = &text[..n];
-    text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
 /// Steps of the clock in a second, by two samples; 0 where they lie too close.

@@ -86,9 +86,6 @@ fn prepare(process: &'static Process, filter: Filter, state: usize) {
         process.writer.poll(process);
     }
     if let Some(context) = context().filter(|context| context.auto_export) {
-        let directory = String::from_utf8_lossy(context.directory.path());
-        say(&format!(
-            "no export: the program restricts its own system calls: run `memscope-cli analyze {directory} report.html`"
-        ));
+        say(&format!("no export: the program restricts its own system calls: {}", end::remedy(context)));
     }
 }

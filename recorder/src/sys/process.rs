@@ -134,6 +134,15 @@ pub fn read_file(path: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
     File::read_only(path)?.read_full(into)
 }
 
+/// Reads a file of words, each with a NUL behind it, as those below `/proc` are; none where it cannot be read.
+#[must_use]
+pub fn read_words(path: &CStr) -> Vec<Vec<u8>> {
+    let mut text = vec![0; 256 << 10];
+    let n = read_file(path, &mut text).unwrap_or(0);
+    let text = &text[..n];
+    text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,10 @@ const Data = (() => {
     "short", "min", "p50", "p90", "p99", "max", "mean",
   ];
 
+  const VARIABLE = [
+    "allocations", "allocated", "active", "activeMemory", "peak", "short", "min", "p50", "p90", "p99", "max", "mean",
+  ];
+
   function numbers(row) {
     return Object.fromEntries(NUMBERS.map((name, at) => [name, row[at]]));
   }
@@ -74,6 +78,13 @@ const Data = (() => {
       histogram: raw.histogram,
       threads: raw.threads.map(([id, name, start, end]) => ({ id, name: string(name), start, end })),
       allThreads: raw.all_threads,
+      variables: raw.variables.map(([name, type, scope, row]) => ({
+        name: string(name),
+        type: string(type),
+        scope: string(scope),
+        numbers: Object.fromEntries(VARIABLE.map((key, at) => [key, row[at]])),
+      })),
+      allVariables: raw.all_variables,
       modules: raw.modules.map(([path, buildId, start, end]) => ({
         path: string(path) ?? "",
         buildId: string(buildId),

@@ -43,8 +43,8 @@ function choice(label, options, chosen, choose) {
 
 // A horizontal bar for a share from 0 to 1.
 function bar(share, kind = "") {
-  const width = `${Math.min(100, Math.max(share > 0 ? 0.6 : 0, share * 100))}%`;
-  return h("span", { class: `bar ${kind}`, "aria-hidden": "true" }, h("span", { style: { width } }));
+  const width = `${Math.min(100, Math.max(0.6, share * 100))}%`;
+  return h("span", { class: `bar ${kind}`, "aria-hidden": "true" }, share > 0 && h("span", { style: { width } }));
 }
 
 // The rows of a long list in steps: the first ones, then as many more as are asked for.

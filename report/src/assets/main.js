@@ -40,6 +40,7 @@
     Panels.numbers(byId("numbers"), image, data);
     Timeline.render(byId("timeline"), image, data.timeline);
     Sites.render(byId("sites"), image, data, state, toAddress);
+    Panels.variables(byId("variables"), data);
     Panels.lifetimes(byId("lifetimes"), image, data);
     Panels.threads(byId("threads"), image, data);
     Panels.modules(byId("modules"), data);

@@ -13,7 +13,8 @@ const Panels = (() => {
       h("h1", { class: "command" }, data.command || (one && processes[0].command) || "A recording without a command"),
       data.incomplete && banner("This recording is incomplete:", data.incomplete),
       !one && h("p", { class: "facts-line" },
-        h("span", null, Format.counted(processes.length, "process", "processes")),
+        h("span", null, Format.counted(data.whole.images, "process image")),
+        h("span", null, Format.counted(data.whole.allocations, "allocation"), " of ", bytesText(data.whole.allocated), " in all"),
         !data.incomplete && h("span", { class: "good" }, "complete recording")),
     ]);
   }
@@ -148,6 +149,28 @@ const Panels = (() => {
       h("span", { style: { marginLeft: `${at(start)}%`, width: `${Math.max(0.6, at(end) - at(start))}%` } }));
   }
 
+  // What the variables that the program has named owned.
+  function variables(place, data) {
+    const text = (name) => name ?? h("span", { class: "unknown" }, "–");
+    const row = ({ name, type, scope, numbers: n }) => h("tr", null,
+      h("td", { class: "code" }, text(name)),
+      h("td", { class: "code" }, text(type)),
+      h("td", { class: "code" }, text(scope)),
+      h("td", { class: "number" }, bytesText(n.peak)),
+      h("td", { class: "number" }, Format.count(n.allocations)),
+      h("td", { class: "number" }, bytesText(n.allocated)),
+      h("td", { class: "number" }, n.active ? [bytesText(n.activeMemory), ` in ${Format.count(n.active)}`] : "nothing"),
+      h("td", { class: "number" }, durationText(n.min)),
+      h("td", { class: "number" }, durationText(n.p50)),
+      h("td", { class: "number" }, durationText(n.p99)),
+      h("td", { class: "number" }, durationText(n.max)));
+    place.hidden = data.allVariables === 0;
+    folded(place, `Named variables (${Format.count(data.allVariables)})`, true, () => listing(
+      [["Name"], ["Type"], ["Scope"], ["Peak", "number"], ["Blocks", "number"], ["Allocated", "number"], ["Still live", "number"],
+        ["Shortest life", "number"], ["Median", "number"], ["99 %", "number"], ["Longest", "number"]],
+      data.variables, data.allVariables, 20, row));
+  }
+
   function modules(place, data) {
     const row = (module) => h("tr", null,
       h("td", { class: "code" }, module.path),
@@ -231,5 +254,5 @@ const Panels = (() => {
     return space < 0 ? "" : command.slice(space + 1);
   }
 
-  return { recording, process, numbers, lifetimes, threads, modules, notes, processes, unrecorded };
+  return { recording, process, numbers, lifetimes, threads, variables, modules, notes, processes, unrecorded };
 })();

@@ -2,7 +2,7 @@
 // open to its full stacks.
 
 const Sites = (() => {
-  const STEP = 40;
+  const STEP = 50;
   const MANY_FRAMES = 150;
   const MANY_STACKS = 10;
 
@@ -128,7 +128,7 @@ const Sites = (() => {
       const held = this.data[this.state.view].length;
       const filtered = this.words.length > 0 ? `${Format.count(rows.length)} of ${Format.count(held)} match. ` : "";
       const part = held < all ? `${Format.count(held)} of ${Format.counted(all, noun)} shown: the highest of each column. Totals and shares are over all.`
-        : `${Format.counted(all, noun)}, all of them shown.`;
+        : `${Format.counted(all, noun)}${all > STEP ? `, the first ${STEP} shown: more at the end of the list.` : "."}`;
       this.found.textContent = all === 0 ? "No stacks were recorded." : filtered + part;
     }
 

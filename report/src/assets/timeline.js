@@ -245,8 +245,8 @@ const Timeline = (() => {
     current?.stop();
     current = null;
     place.replaceChildren(h("div", { class: "title" }, h("h2", { id: "timeline-title" }, "Memory over time")));
-    if (timeline.times.length === 0) {
-      place.append(h("p", { class: "empty" }, "Nothing was recorded over time."));
+    if (timeline.times.length === 0 || image.stats.total_allocations === 0) {
+      place.append(h("p", { class: "empty" }, "Nothing was allocated: there is nothing to draw."));
       return;
     }
     current = new Chart(place, image, timeline);

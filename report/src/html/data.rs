@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 
 use memscope_shared::model::{
-    HistogramBucket, Process, SiteStats, Snapshot, Stack, StackFrame, Stats, Unrecorded,
+    HistogramBucket, Process, SiteStats, Snapshot, Stack, StackFrame, Stats, Unrecorded, Variable,
 };
 use serde::Serialize;
 
-use super::super::digest::{self, Digest, Ranking, Site};
+use super::super::digest::{self, Digest, Ranking, Site, Whole};
 use super::super::{format, names};
 
 /// The page's head: the recording and its process images.
@@ -25,6 +25,8 @@ pub struct Recording {
     tree: Vec<(usize, usize)>,
     /// The process to show first.
     open: usize,
+    /// Sums over all processes.
+    whole: Whole,
     /// (pid, parent's pid, executable, command, why not).
     unrecorded: Vec<(u32, u32, String, String, String)>,
     all_unrecorded: usize,
@@ -54,6 +56,7 @@ impl Recording {
             processes: snapshot.processes.iter().map(Image::new).collect(),
             tree: digest::tree(&snapshot.processes).iter().map(|line| (line.process, line.depth)).collect(),
             open: digest::by_allocated(&snapshot.processes).first().copied().unwrap_or(0),
+            whole: Whole::of(&snapshot.processes),
             unrecorded: snapshot.unrecorded.iter().take(UNRECORDED).map(unrecorded).collect(),
             all_unrecorded: snapshot.unrecorded.len(),
         }
@@ -148,6 +151,8 @@ pub struct Details {
     /// (number, name, start, end).
     threads: Vec<(u64, u32, u64, Option<u64>)>,
     all_threads: usize,
+    variables: Vec<VariableRow>,
+    all_variables: usize,
     /// (path, build-id, start, end).
     modules: Vec<(u32, u32, String, String)>,
     all_modules: usize,
@@ -161,6 +166,9 @@ type StackRow = (u64, u8, i64, Vec<u32>, Numbers);
 
 /// (telling frame or -1, number of stacks, those of them that the page holds, numbers).
 type SiteRow = (i64, usize, Vec<u32>, Numbers);
+
+/// (name, type, scope, numbers): blocks, bytes, live, live bytes, peak, short-lived; lifetimes: min, median, 90 %, 99 %, max, mean.
+type VariableRow = (u32, u32, u32, [u64; 12]);
 
 /// Allocations, bytes, frees, bytes freed, live, live bytes, own peak, live at the process's peak, short-lived;
 /// lifetimes: min, median, 90 %, 99 %, max, mean.
@@ -211,6 +219,9 @@ impl Details {
             (path, build_id, hex(module.start), hex(module.end))
         });
         let modules = modules.collect();
+        let variables =
+            process.variables.iter().take(limits.rows).map(|variable| variable_row(variable, &mut strings));
+        let variables = variables.collect();
         Self {
             strings: strings.list,
             frames: selection.frames,
@@ -228,6 +239,8 @@ impl Details {
             histogram: process.lifetime_histogram.clone(),
             threads,
             all_threads: process.threads.len(),
+            variables,
+            all_variables: process.variables.len(),
             modules,
             all_modules: process.modules.len(),
         }
@@ -237,6 +250,26 @@ impl Details {
     pub const fn stacks(&self) -> usize {
         self.stacks.len()
     }
+}
+
+fn variable_row(variable: &Variable, strings: &mut Strings) -> VariableRow {
+    let Variable { var_name, type_name, scope_name, lifetime_ns: l, .. } = variable;
+    let numbers = [
+        variable.allocations,
+        variable.allocated,
+        variable.active_allocations,
+        variable.active_memory,
+        variable.peak_memory,
+        variable.short_lived,
+        l.min,
+        l.p50,
+        l.p90,
+        l.p99,
+        l.max,
+        l.mean,
+    ];
+    let name = strings.add(Some(var_name));
+    (name, strings.add(type_name.as_deref()), strings.add(scope_name.as_deref()), numbers)
 }
 
 const fn flag(set: bool, flag: u8) -> u8 {

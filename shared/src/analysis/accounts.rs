@@ -73,6 +73,10 @@ impl Accounts {
         let end = end.max(block.start);
         let lifetime = end - block.start;
         let name = self.named.take(block, end, end_stream);
+        if name != 0 {
+            let lives = matches!(freed_by, FreedBy::Exit | FreedBy::Live);
+            self.named.lived(name, block.size, lifetime, lives);
+        }
         self.sites.lived(block.site, lifetime);
         self.lifetimes.add(lifetime, block.size);
         if self.collector.wants(freed_by) {
@@ -117,6 +121,7 @@ impl Ledger for Accounts {
         self.active.allocations = self.active.allocations.wrapping_sub(1);
         self.active.memory = self.active.memory.wrapping_sub(block.size);
         self.sites.end(block.site, block.size);
+        self.named.ends(block, false);
     }
 
     fn reopen(&mut self, block: &Block) {
@@ -125,6 +130,7 @@ impl Ledger for Accounts {
         self.active.allocations += 1;
         self.active.memory = self.active.memory.wrapping_add(block.size);
         self.sites.reopen(block.site, block.size);
+        self.named.ends(block, true);
     }
 
     #[inline]

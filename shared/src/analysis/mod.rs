@@ -46,6 +46,7 @@ pub mod timeline;
 pub mod tournament;
 pub mod trace_source;
 mod unrecorded;
+pub mod variables;
 
 #[cfg(test)]
 mod testing;

@@ -10,6 +10,7 @@
 
 use super::hash::Map;
 use super::pairing::{Block, NO_STREAM};
+use super::variables::Variables;
 use crate::record::{self, NAMED_UNIT};
 
 /// How far two threads' clocks may disagree, in ns, with room to spare.
@@ -42,6 +43,11 @@ impl Names {
         self.names.insert(name.id, Name { variable, type_name, scope });
     }
 
+    /// All names with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Name)> {
+        self.names.iter().map(|(&id, name)| (id, name))
+    }
+
     /// The name of an id.
     #[must_use]
     pub fn get(&self, id: u32) -> Option<&Name> {
@@ -67,6 +73,8 @@ pub struct NamedBlocks {
     names: Map<(u64, u64), Given>,
     /// Of streams that are inside of a `realloc`: the name that its result gets.
     moving: Map<u32, u32>,
+    /// Sums of each variable.
+    pub variables: Variables,
     /// Looks of [`NamedBlocks::around`] so far, less those that its calls have earned.
     looks: u64,
 }
@@ -102,7 +110,36 @@ impl NamedBlocks {
         }
         // Of another stream and just begun: what the stream knows may be the block before.
         if block.stream == stream || block.start + SKEW <= time {
-            self.names.insert(key, Given { id, held: true, time, stream });
+            let before = self.names.insert(key, Given { id, held: true, time, stream });
+            if let Some(number) = before.and_then(|before| self.variables.of_id(before.id)) {
+                self.variables.gives(number, block.size);
+            }
+            if let Some(number) = self.variables.of_id(id) {
+                self.variables.takes(number, block.size);
+            }
+        }
+    }
+
+    /// A block that had a name has lived so long.
+    #[cold]
+    pub fn lived(&mut self, id: u32, size: u64, lifetime: u64, lives: bool) {
+        if let Some(number) = self.variables.of_id(id) {
+            self.variables.lived(number, size, lifetime, lives);
+        }
+    }
+
+    /// A block has ended, or, where the end is taken back, lives on.
+    #[inline]
+    pub fn ends(&mut self, block: &Block, again: bool) {
+        if self.names.is_empty() {
+            return;
+        }
+        let given = self.names.get(&(block.address, block.start));
+        let Some(number) = given.and_then(|given| self.variables.of_id(given.id)) else { return };
+        if again {
+            self.variables.takes(number, block.size)
+        } else {
+            self.variables.gives(number, block.size)
         }
     }
 

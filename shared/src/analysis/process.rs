@@ -16,7 +16,8 @@ use super::source::{EventSource, Stream};
 use super::stacks::Stacks;
 use super::timeline::{Active, Timeline};
 use super::trace_source::TraceSource;
-use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint};
+use super::variables::Variables;
+use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint, Variable};
 use crate::trace::{Clock, EndKind, Process, TraceFile, is_running};
 
 /// What an analysis is to do.
@@ -26,6 +27,9 @@ pub struct Options<'a> {
     pub allocations: Wanted,
     /// Where temporary files go; the system's place for them by default.
     pub temp_dir: Option<PathBuf>,
+    /// The process was seen to run when the trace was opened, or later: that the end is missing is no loss, even if it has
+    /// ended since.
+    pub runs: bool,
     /// Hears how much is done, of how much.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -78,6 +82,8 @@ pub struct ProcessAnalysis {
     pub timeline: Vec<TimelinePoint>,
     /// Lifetimes.
     pub lifetime_histogram: Vec<HistogramBucket>,
+    /// Named variables.
+    pub variables: Vec<Variable>,
     /// Mapped files.
     pub modules: Vec<Module>,
     /// Single allocations.
@@ -128,7 +134,7 @@ pub fn analyze(path: impl AsRef<Path>, options: Options) -> Result<ProcessAnalys
 /// As [`analyze`].
 pub fn analyze_trace(trace: &TraceFile, mut options: Options) -> Result<ProcessAnalysis, Error> {
     let process = trace.process().cloned().ok_or_else(|| Error::no_process(trace.path()))?;
-    let running = trace.end().is_none() && is_running(&process);
+    let running = trace.end().is_none() && (options.runs || is_running(&process));
     let mut source = TraceSource::new(trace);
     let clock = trace.clock();
     let span = Span::new(trace, &source, &clock, running);
@@ -171,7 +177,8 @@ fn run(
     let collector = Collector::new(options.allocations, &temp_dir);
     let timeline = Timeline::new(span.start, span.end);
     let streams = source.streams().len();
-    let accounts = Accounts::new(owners, inherits, timeline, collector);
+    let mut accounts = Accounts::new(owners, inherits, timeline, collector);
+    accounts.named.variables = Variables::of(&catalog.names);
     let mut engine = Engine::new(clock, &catalog.stacks, streams, accounts);
     let mut progress = |done| {
         if let Some(progress) = &mut options.progress {
@@ -270,6 +277,7 @@ impl Closing<'_> {
             threads: threads.iter().map(|thread| self.thread(thread)).collect(),
             timeline: self.timeline(accounts.timeline, &stats),
             lifetime_histogram: accounts.lifetimes.buckets(),
+            variables: accounts.named.variables.list(),
             modules: modules.list().to_vec(),
             allocations: accounts.collector.finish(names).map_err(Error::TempFile)?,
             notes: self.trace.notes().to_vec(),

@@ -24,6 +24,14 @@ pub struct Recorded {
     image: u64,
 }
 
+impl Recorded {
+    /// Whether the process image still runs. One that has ended since the recording was opened gets its trace completed.
+    #[must_use]
+    pub fn still_runs(&self) -> bool {
+        self.running && matches!(complete(&self.path, &Ending::default()), Err(TraceError::Running(..)))
+    }
+}
+
 /// The traces of a recording.
 #[derive(Debug, Default)]
 pub struct Recording {

@@ -31,6 +31,9 @@ pub struct Process {
     pub exe: Vec<u8>,
     /// Arguments, the program's name first. Any bytes.
     pub args: Vec<Vec<u8>>,
+    /// The command as the user gave it to `run`, for the first image of the first process; empty elsewhere. It differs from
+    /// the arguments for a script, which the kernel hands to its interpreter. Any bytes.
+    pub command: Vec<Vec<u8>>,
     /// Size of a page of memory.
     pub page_size: u64,
     /// The clock that stamps are readings of.
@@ -134,6 +137,7 @@ mod process_tag {
     pub const FORKED: u32 = 11;
     pub const EXECED: u32 = 12;
     pub const LIBRARY: u32 = 13;
+    pub const COMMAND: u32 = 20;
 }
 
 /// Tags of `END`.
@@ -209,6 +213,9 @@ pub fn write_process(out: &mut Vec<u8>, process: &Process) {
     for arg in &process.args {
         put_field(out, tag::ARG, arg);
     }
+    for word in &process.command {
+        put_field(out, tag::COMMAND, word);
+    }
     put_number(out, tag::PAGE_SIZE, process.page_size);
     put_number(out, tag::CLOCK, u64::from(process.clock == ClockKind::Tsc));
     put_number(out, tag::CLOCK_HZ, process.clock_hz);
@@ -232,6 +239,7 @@ pub fn read_process(payload: &[u8]) -> Process {
             tag::PARENT_START_TICKS => process.parent_start_ticks = number(bytes),
             tag::EXE => process.exe = bytes.to_vec(),
             tag::ARG => process.args.push(bytes.to_vec()),
+            tag::COMMAND => process.command.push(bytes.to_vec()),
             tag::PAGE_SIZE => process.page_size = number(bytes),
             tag::CLOCK if number(bytes) == 1 => process.clock = ClockKind::Tsc,
             tag::CLOCK_HZ => process.clock_hz = number(bytes),
@@ -403,6 +411,7 @@ mod tests {
             parent_start_ticks: 3,
             exe: b"/bin/a \xff b".to_vec(),
             args: vec![b"a".to_vec(), Vec::new(), b"\xfe".to_vec()],
+            command: vec![b"./a".to_vec(), Vec::new()],
             page_size: 4096,
             clock: ClockKind::Tsc,
             clock_hz: 2_600_000_000,
