@@ -4,6 +4,7 @@
 mod example;
 
 use example::example;
+use memscope_tests::recording::{analyze, report};
 use memscope_tests::snapshot::Allocation;
 use memscope_tests::{Process, Record, Snapshot};
 use std::collections::HashMap;
@@ -87,6 +88,27 @@ fn variables_are_summed_up() {
     assert_eq!(vec.peak_memory, 64064);
     let peaks: Vec<u64> = process.variables.iter().map(|variable| variable.peak_memory).collect();
     assert!(peaks.is_sorted_by(|a, b| a >= b), "{peaks:?}");
+}
+
+#[test]
+fn every_report_lists_the_variables() {
+    let recorded = named("").success();
+    let variables = recorded.process().variables;
+    let text = report(&recorded.dir()).success().out();
+    let title = format!("Named variables by their peak (10 of {} variables)", variables.len());
+    let section = text.split_once(&title).unwrap_or_else(|| panic!("{title}\n{text}")).1;
+    for (variable, lines) in
+        variables.iter().take(10).zip(section.lines().skip(1).collect::<Vec<_>>().chunks(2))
+    {
+        assert!(lines[0].contains(&format!("  {} block", variable.allocations)), "{lines:?}");
+        assert!(lines[1].trim_start().starts_with(&variable.var_name), "{lines:?}");
+    }
+    let html = recorded.folder.path().join("report.html");
+    let _ = analyze(&recorded.dir(), &html, &[]).success();
+    let page = std::fs::read_to_string(html).expect("a page");
+    assert!(page.contains(&format!("\"all_variables\":{}", variables.len())), "the page's data have them");
+    // From the snapshot, the same.
+    assert_eq!(report(&recorded.dir().join("snapshot.json")).success().out(), text);
 }
 
 #[test]

@@ -155,7 +155,7 @@ const Panels = (() => {
     const row = ({ name, type, scope, numbers: n }) => h("tr", null,
       h("td", { class: "code" }, text(name)),
       h("td", { class: "code" }, text(type)),
-      h("td", { class: "code" }, text(scope)),
+      h("td", { class: "code scope" }, text(scope)),
       h("td", { class: "number" }, bytesText(n.peak)),
       h("td", { class: "number" }, Format.count(n.allocations)),
       h("td", { class: "number" }, bytesText(n.allocated)),
