@@ -240,7 +240,7 @@ fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) 
 fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u32>) -> meta::Process {
     meta::Process {
         pid: context.pid,
-        parent_pid: forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid),
+        parent_pid: parent_pid(forked_from),
         start_ticks: spool.word(header::START_TICKS).map_or(0, |word| word.get()),
         parent_start_ticks: 0,
         exe: directory::executable(),
@@ -253,7 +253,14 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         forked: forked_from.is_some(),
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
+        namespace: os::namespace(),
     }
+}
+
+/// A parent in another pid namespace has no number in ours: then its own.
+fn parent_pid(forked_from: Option<u32>) -> u32 {
+    let pid = forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid);
+    if pid == 0 { forked_from.unwrap_or(0) } else { pid }
 }
 
 /// Steps of the clock in a second, by two samples; 0 where they lie too close.

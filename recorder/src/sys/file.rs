@@ -249,6 +249,15 @@ pub fn status_of(path: &CStr) -> Result<Status, Errno> {
     Ok(Status { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid })
 }
 
+/// The inode of what `path` leads to.
+pub fn inode_of(path: &CStr) -> Result<u64, Errno> {
+    // SAFETY: `stat` is plain data, for which zero bytes are valid.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: `path` is a valid C string, `stat` writable and of the size that the kernel writes.
+    unsafe { syscall(libc::SYS_stat, [path.as_ptr() as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+    Ok(stat.st_ino)
+}
+
 /// Removes an empty directory.
 pub fn remove_directory(path: &CStr) -> Result<(), Errno> {
     // SAFETY: `path` is a valid C string for the whole call.

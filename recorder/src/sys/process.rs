@@ -1,7 +1,7 @@
 //! Processes and threads.
 
 use super::file::File;
-use super::{Errno, syscall};
+use super::{Errno, file, syscall};
 use core::ffi::CStr;
 
 /// This process's id.
@@ -39,6 +39,12 @@ pub fn gains_no_rights() -> bool {
     // SAFETY: asks for a flag; no memory is involved.
     let asked = unsafe { syscall(libc::SYS_prctl, [libc::PR_GET_NO_NEW_PRIVS as usize, 0, 0, 0, 0, 0]) };
     asked == Ok(1)
+}
+
+/// The namespace that this process's id is a number of; 0 where it can't be told.
+#[must_use]
+pub fn namespace() -> u64 {
+    file::inode_of(c"/proc/self/ns/pid").unwrap_or(0)
 }
 
 /// This thread's id.

@@ -69,11 +69,13 @@ pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, Trac
         }
         return Ok(Outcome::AlreadyComplete);
     }
-    let state = image_state(&process);
-    if state == ImageState::Running {
-        return Err(TraceError::Running(path.to_owned(), process.pid));
-    }
-    let replaced = state == ImageState::Replaced || has_later_image(path, &process);
+    let replaced = match image_state(&process, path.parent()) {
+        ImageState::Running(pid) => return Err(TraceError::Running(path.to_owned(), pid)),
+        ImageState::Hidden => return Err(TraceError::Hidden(path.to_owned(), process.pid)),
+        ImageState::Replaced => Replaced::Certainly,
+        ImageState::Gone if has_later_image(path, &process) => Replaced::Likely,
+        ImageState::Gone => Replaced::No,
+    };
     let job = Job { file, path, trace, process, replaced, ending };
     job.run()
 }
@@ -114,9 +116,22 @@ fn has_later_image(path: &Path, process: &Process) -> bool {
     entries.flatten().map(|entry| entry.path()).any(|other| {
         number(&other).is_some_and(|(p, n)| p == pid && n > mine)
             && TraceFile::open(&other).is_ok_and(|t| {
-                t.process().is_some_and(|p| p.pid == process.pid && p.start_ticks == process.start_ticks)
+                t.process().is_some_and(|p| {
+                    (p.pid, p.start_ticks, p.namespace)
+                        == (process.pid, process.start_ticks, process.namespace)
+                })
             })
     })
+}
+
+/// Whether an image ended by `exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replaced {
+    No,
+    /// There is a later image of what seems to be the same process. (Numbers of namespaces and processes come again, and starts
+    /// are known to 10 ms.)
+    Likely,
+    Certainly,
 }
 
 /// One trace being completed.
@@ -125,7 +140,7 @@ struct Job<'a> {
     path: &'a Path,
     trace: TraceFile,
     process: Process,
-    replaced: bool,
+    replaced: Replaced,
     ending: &'a Ending,
 }
 
@@ -311,7 +326,7 @@ impl Job<'_> {
         let exited = called == EXITS;
         let status =
             header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
-        if self.replaced {
+        if self.replaced == Replaced::Certainly || self.replaced == Replaced::Likely && called == 0 {
             (EndKind::Exec, None, None)
         } else if let Some(signal) = self.ending.signal {
             (EndKind::Signal, None, Some(signal))
