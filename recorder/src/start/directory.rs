@@ -65,6 +65,12 @@ impl Directory {
         CString::new(path).unwrap_or_default()
     }
 
+    /// The mark of its first process, which nobody but its user can open.
+    #[must_use]
+    pub fn mark(&self) -> CString {
+        self.file(FIRST)
+    }
+
     /// True while `memscope-cli run` looks after the recording.
     #[must_use]
     pub fn has_launcher(&self) -> bool {

@@ -47,6 +47,16 @@ pub fn namespace() -> u64 {
     file::inode_of(c"/proc/self/ns/pid").unwrap_or(0)
 }
 
+/// The process that a descriptor stands for.
+#[must_use]
+pub fn of_descriptor(fd: i32) -> Option<u32> {
+    let (mut name, mut text) = ([0; 40], [0; 1024]);
+    file::numbered(b"/proc/self/fdinfo/", fd.unsigned_abs(), &mut name);
+    let n = read_file(CStr::from_bytes_until_nul(&name).ok()?, &mut text).ok()?;
+    let line = text[..n].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
+    core::str::from_utf8(line.trim_ascii()).ok()?.parse().ok()
+}
+
 /// This thread's id.
 #[must_use]
 pub fn tid() -> u32 {

@@ -65,11 +65,12 @@ impl Recording {
             return Err(Error::NoRecording(path.to_owned()));
         }
         let mut recording = Self::default();
-        if is_dir {
-            recording.unrecorded = unrecorded::notes_in(path);
-        }
         for path in paths.into_iter().filter(|path| !is_just_made(path)) {
             recording.add(path);
+        }
+        // Completion may have made some of them.
+        if is_dir {
+            recording.unrecorded = unrecorded::notes_in(path);
         }
         if recording.traces.is_empty() && !recording.problems.is_empty() {
             return Err(recording.problems.swap_remove(0).1.into());
