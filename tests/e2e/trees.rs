@@ -483,9 +483,22 @@ fn an_environment_that_changes_during_system() {
     assert_eq!(recorded.ran.err(), "");
     let snapshot = recorded.snapshot();
     assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
-    // The shells of all twelve calls.
+    // The shells of all calls.
     let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
-    assert_eq!(shells.count(), 12);
+    assert_eq!(shells.count(), 16);
+}
+
+/// The same for changes at any moment.
+#[test]
+fn an_environment_that_changes_all_the_time() {
+    let shells = program::c("shells", &["-pthread"]);
+    let words = [shells.as_os_str(), "busy".as_ref(), "60".as_ref()];
+    assert_eq!(Cmd::new(words).run().success().out(), "done\n");
+    let recorded = Record::new(words).allocations("none").success();
+    assert_eq!((recorded.ran.out(), recorded.ran.err()), ("done\n".to_owned(), String::new()));
+    let snapshot = recorded.snapshot();
+    let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
+    assert_eq!(shells.count(), 60);
 }
 
 /// Little stack, a large environment, descriptors that are counted on: for programs that are recorded, scripts, and
