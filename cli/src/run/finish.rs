@@ -126,7 +126,7 @@ fn traces(directory: &Path) -> Vec<PathBuf> {
     traces
 }
 
-/// What we know of how a trace's process ended: only of the one that we waited for.
+/// What we know of how a trace's process ended: we waited for one, and may have seen the ends of others.
 fn ending_of(trace: &Path, ended: &Ended) -> trace::Ending {
     let process = TraceFile::open(trace).ok().and_then(|trace| trace.process().cloned());
     // A process of another pid namespace than ours may have any number.
@@ -134,7 +134,7 @@ fn ending_of(trace: &Path, ended: &Ended) -> trace::Ending {
         return trace::Ending::default();
     };
     if i64::from(process.pid) != i64::from(ended.pid) {
-        return trace::Ending::default();
+        return ended.others.of(&process);
     }
     let (exit_code, signal) = match ended.ending {
         Ending::Exited(status) => (Some(status), None),
