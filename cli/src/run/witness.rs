@@ -92,29 +92,26 @@ struct Watching {
 impl Watching {
     fn run(mut self, stopped: PipeReader) -> Ends {
         loop {
-            let mut waited: Vec<libc::pollfd> =
-                [stopped.as_raw_fd(), self.news.as_raw_fd()].into_iter().map(readable).collect();
-            waited.extend(self.processes.iter().map(|(_, process)| readable(process.as_raw_fd())));
+            let (stopped, news) = (stopped.as_raw_fd(), self.news.as_raw_fd());
+            let mut waited = vec![waiting(stopped, libc::POLLIN), waiting(news, libc::POLLIN)];
+            // Whose end has been taken by its parent hangs up; before that we would be told nothing.
+            waited.extend(self.processes.iter().map(|(_, process)| waiting(process.as_raw_fd(), 0)));
             // SAFETY: the list is as long as it says.
             if unsafe { libc::poll(waited.as_mut_ptr(), waited.len() as libc::nfds_t, -1) } < 0 {
                 continue;
             }
-            self.take_ends(&waited[2..]);
+            self.take_ends(|index| waited[2 + index].revents != 0);
             self.read_news();
             if waited[0].revents != 0 {
-                let mut last: Vec<libc::pollfd> =
-                    self.processes.iter().map(|(_, process)| readable(process.as_raw_fd())).collect();
-                // SAFETY: as above; this one does not wait.
-                unsafe { libc::poll(last.as_mut_ptr(), last.len() as libc::nfds_t, 0) };
-                self.take_ends(&last);
+                self.take_ends(|_| true);
                 return self.ends;
             }
         }
     }
 
-    /// Asks those that have ended, and lets them go. `polled` are the first of our processes.
-    fn take_ends(&mut self, polled: &[libc::pollfd]) {
-        for (index, _) in polled.iter().enumerate().filter(|(_, one)| one.revents != 0).rev() {
+    /// Asks those that have ended, and lets them go.
+    fn take_ends(&mut self, ended: impl Fn(usize) -> bool) {
+        for index in (0..self.processes.len()).rev().filter(|&index| ended(index)) {
             let (name, process) = self.processes.swap_remove(index);
             if let Some(ending) = ending_of(&process) {
                 self.ends.0.insert(name, ending);
@@ -150,8 +147,8 @@ impl Watching {
     }
 }
 
-const fn readable(fd: i32) -> libc::pollfd {
-    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+const fn waiting(fd: i32, events: i16) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
 }
 
 fn read(from: &OwnedFd, into: &mut [u8]) -> Option<usize> {
@@ -219,18 +216,18 @@ mod tests {
             start_ticks: start_of(child.id()).expect("its start"),
             ..Process::default()
         };
+        let descriptors = || {
+            let all = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
+            let of_child = |text: &String| text.lines().any(|line| line == format!("Pid:\t{}", child.id()));
+            all.filter_map(|fd| fs::read_to_string(fd.path()).ok()).filter(of_child).count()
+        };
+        // The standard library may have one of its own.
+        let before = descriptors();
         let draft = folder.path().join("draft");
         fs::write(&draft, "").expect("written");
         fs::rename(&draft, folder.path().join(format!("{}-0.trace", child.id()))).expect("renamed");
-        // Until the thread has it: it has one descriptor more then.
-        let opened = || {
-            fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().any(|fd| {
-                let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.file_name().display()));
-                info.is_ok_and(|info| info.lines().any(|line| line == format!("Pid:\t{}", child.id())))
-            })
-        };
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !opened() {
+        while descriptors() == before {
             assert!(std::time::Instant::now() < deadline, "it is not opened");
             thread::sleep(std::time::Duration::from_millis(1));
         }
