@@ -1,7 +1,7 @@
 //! `libmemscope.so`: the hooks, and nothing more.
 //!
 //! `list` names every hooked function once; `c`, `cxx` and `programs` say what a hook does; `sandbox` sees seccomp filters
-//! come; `names` takes what the Rust library tells; `real` finds the functions behind the hooks; `arena` serves the dynamic
+//! come, `leaving` what takes the trace out of reach; `names` takes what the Rust library tells; `real` finds the functions behind the hooks; `arena` serves the dynamic
 //! loader while it does so; `compat` and `unwinder` stand in front of functions that the library must not be linked to. All
 //! recording is the recorder's ([`memscope_recorder::program::Op`]).
 
@@ -9,6 +9,7 @@ mod arena;
 mod c;
 mod compat;
 mod cxx;
+mod leaving;
 mod list;
 mod names;
 mod programs;

@@ -9,7 +9,7 @@
 //! The functions that start programs need none of that: their stub jumps, or, where the arguments have no fixed number,
 //! puts those of the registers into memory.
 
-use crate::{c, cxx, programs};
+use crate::{c, cxx, leaving, programs};
 use core::arch::naked_asm;
 use core::sync::atomic::AtomicUsize;
 
@@ -125,11 +125,30 @@ hooks! {
     Execveat "execveat" (plain) => programs::execveat;
     PosixSpawn "posix_spawn" (plain) => programs::posix_spawn;
     PosixSpawnp "posix_spawnp" (plain) => programs::posix_spawnp;
+    PidfdSpawn "pidfd_spawn" (plain) => programs::pidfd_spawn;
+    PidfdSpawnp "pidfd_spawnp" (plain) => programs::pidfd_spawnp;
+    Wordexp "wordexp" (plain) => programs::wordexp;
     System "system" (plain) => programs::system;
     Popen "popen" (plain) => programs::popen;
     Fork "_Fork" (plain) => programs::fork;
     ExitAtOnce "_exit" (plain) => programs::exit_at_once;
     ExitAtOnceC "_Exit" (plain) => programs::exit_at_once;
+
+    Chroot "chroot" (plain) => leaving::chroot;
+    PivotRoot "pivot_root" (plain) => leaving::pivot_root;
+    Mount "mount" (plain) => leaving::mount;
+    Unshare "unshare" (plain) => leaving::unshare;
+    Setns "setns" (plain) => leaving::setns;
+    Setuid "setuid" (plain) => leaving::setuid;
+    Seteuid "seteuid" (plain) => leaving::seteuid;
+    Setreuid "setreuid" (plain) => leaving::setreuid;
+    Setresuid "setresuid" (plain) => leaving::setresuid;
+    Setfsuid "setfsuid" (plain) => leaving::setfsuid;
+    Capset "capset" (plain) => leaving::capset;
+    Setrlimit "setrlimit" (plain) => leaving::setrlimit;
+    Setrlimit64 "setrlimit64" (plain) => leaving::setrlimit64;
+    Prlimit "prlimit" (plain) => leaving::prlimit;
+    Prlimit64 "prlimit64" (plain) => leaving::prlimit64;
 }
 
 impl Hook {

@@ -10,6 +10,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use memscope_recorder::children::{self, Program, Strings};
 use memscope_recorder::program::fork as recorder_fork;
 use memscope_recorder::start::end::at_raw_exit;
+use memscope_recorder::sys::process;
 
 type Exec2 = unsafe extern "C" fn(*const c_char, Strings) -> c_int;
 type Exec3 = unsafe extern "C" fn(*const c_char, Strings, Strings) -> c_int;
@@ -17,6 +18,7 @@ type Fexecve = unsafe extern "C" fn(c_int, Strings, Strings) -> c_int;
 type Execveat = unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_int) -> c_int;
 type Spawn =
     unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
+type Wordexp = unsafe extern "C-unwind" fn(*const c_char, *mut c_void, c_int) -> c_int;
 type ExitAtOnce = unsafe extern "C" fn(c_int) -> !;
 type Fork = unsafe extern "C" fn() -> c_int;
 type System = unsafe extern "C-unwind" fn(*const c_char) -> c_int;
@@ -46,7 +48,7 @@ fn refuse() -> c_int {
 
 /// # Safety
 /// Null or a C string that lives for `'a`.
-unsafe fn text<'a>(text: *const c_char) -> &'a CStr {
+pub unsafe fn text<'a>(text: *const c_char) -> &'a CStr {
     // SAFETY: as promised by the caller.
     if text.is_null() { c"" } else { unsafe { CStr::from_ptr(text) } }
 }
@@ -269,6 +271,58 @@ unsafe fn start(
             (result, (result == 0).then(|| (*pid).unsigned_abs()))
         })
     }
+}
+
+/// As `posix_spawn`, but a descriptor stands for the process. glibc has it since 2.39.
+///
+/// # Safety
+/// As for the function.
+pub unsafe extern "C" fn pidfd_spawn(
+    pidfd: *mut c_int,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    let Some(next) = next::<Spawn>(Hook::PidfdSpawn) else { return libc::ENOSYS };
+    // SAFETY: as promised by the caller; the descriptor is written where the call succeeded.
+    unsafe {
+        children::spawn(Program::Path(text(path)), argv, envp, |envp| {
+            let result = next(pidfd, path, actions, attributes, argv, envp);
+            (result, if result == 0 { process::of_descriptor(*pidfd) } else { None })
+        })
+    }
+}
+
+/// # Safety
+/// As for the function.
+pub unsafe extern "C" fn pidfd_spawnp(
+    pidfd: *mut c_int,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Strings,
+    envp: Strings,
+) -> c_int {
+    let Some(next) = next::<Spawn>(Hook::PidfdSpawnp) else { return libc::ENOSYS };
+    // SAFETY: as promised by the caller; the descriptor is written where the call succeeded.
+    unsafe {
+        children::spawn(searched(file), argv, envp, |envp| {
+            let result = next(pidfd, file, actions, attributes, argv, envp);
+            (result, if result == 0 { process::of_descriptor(*pidfd) } else { None })
+        })
+    }
+}
+
+/// What stands in `$(...)` is given to a shell.
+///
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn wordexp(words: *const c_char, into: *mut c_void, flags: c_int) -> c_int {
+    let Some(next) = next::<Wordexp>(Hook::Wordexp) else { return refuse() };
+    // SAFETY: as promised by the caller.
+    unsafe { children::shell(&raw mut environ, || next(words, into, flags)) }
 }
 
 /// # Safety

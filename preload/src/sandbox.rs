@@ -1,11 +1,16 @@
-//! Hooks of `prctl` and `syscall`, to see a program restrict its own system calls before it does.
+//! Hooks of `prctl` and `syscall`, to see a program restrict its own system calls before it does, and to see it start
+//! another program by number.
 //!
 //! Both are called for many other things, `syscall` even for some that return twice; so the exported symbols look
-//! at one argument and, unless it may be a seccomp filter's, jump to the real function with nothing changed. A filter
+//! at one argument and, unless it is one of a few numbers, jump to the real function with nothing changed. A filter
 //! that is installed by an instruction of the program's own goes unseen.
 
+use crate::leaving;
+use crate::programs::text;
 use core::arch::naked_asm;
+use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use memscope_recorder::children::{self, Program, Strings};
 use memscope_recorder::start::sandbox::{self, Filter};
 use memscope_recorder::symbols;
 
@@ -88,7 +93,7 @@ unsafe extern "C" fn syscall_seccomp(
     // The kernel reads numbers of 32 bits.
     let filter = match number {
         SECCOMP => asked_of_seccomp(a as u32, b as u32, c),
-        _ if a as u32 as usize == SET_SECCOMP => asked_of_prctl(b, c),
+        BY_NUMBER if a as u32 as usize == SET_SECCOMP => asked_of_prctl(b, c),
         _ => None,
     };
     // SAFETY: the stub has looked the function up; the arguments are the program's.
@@ -105,10 +110,74 @@ unsafe extern "C" fn syscall_seccomp(
     result
 }
 
-/// The body of a stub: `asks` compares the argument with one value and another, `hook` takes over where it is equal, else the
-/// real function does.
+/// The hook proper of `syscall`, for the numbers of [`SYSCALLS`].
+unsafe extern "C" fn syscall_hook(
+    number: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+    d: usize,
+    e: usize,
+    f: usize,
+) -> isize {
+    // SAFETY: the stub has looked the function up; the arguments are the program's.
+    let real = unsafe { core::mem::transmute::<usize, Syscall>(SYSCALL.load(Ordering::Acquire)) };
+    // SAFETY: as above; these calls take strings as the functions of their names do.
+    unsafe {
+        match i64::from(number as u32) {
+            libc::SYS_execve => {
+                let program = Program::Path(text(a as *const c_char));
+                let call = |envp: Strings| real(number, a, b, envp as usize, d, e, f) as c_int;
+                children::exec(program, b as Strings, c as Strings, call) as isize
+            }
+            libc::SYS_execveat => {
+                let program = Program::At(a as c_int, text(b as *const c_char));
+                let call = |envp: Strings| real(number, a, b, c, envp as usize, e, f) as c_int;
+                children::exec(program, c as Strings, d as Strings, call) as isize
+            }
+            asked if leaving::NUMBERS.contains(&asked) => {
+                leaving::before_call(asked, a, b, c);
+                real(number, a, b, c, d, e, f)
+            }
+            _ => syscall_seccomp(number, a, b, c, d, e, f),
+        }
+    }
+}
+
+/// Numbers below 512, one bit each.
+type Numbers = [u64; 8];
+
+const fn numbers(list: &[c_long]) -> Numbers {
+    let mut bits = [0; 8];
+    let mut index = 0;
+    while index < list.len() {
+        let number = list[index] as usize;
+        bits[number / 64] |= 1 << (number % 64);
+        index += 1;
+    }
+    bits
+}
+
+const fn with(mut some: Numbers, others: Numbers) -> Numbers {
+    let mut index = 0;
+    while index < some.len() {
+        some[index] |= others[index];
+        index += 1;
+    }
+    some
+}
+
+/// System calls that are looked at.
+static SYSCALLS: Numbers = with(
+    numbers(&[libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_execve, libc::SYS_execveat]),
+    numbers(&leaving::NUMBERS),
+);
+/// Options of `prctl` that are looked at.
+static OPTIONS: Numbers = numbers(&[libc::PR_SET_SECCOMP as c_long]);
+
+/// The body of a stub: where the first argument is one of the numbers, `hook` takes over, else the real function does.
 macro_rules! stub {
-    ($name:literal, $id:ident, $asks:literal, $value:ident, $or:ident, $hook:path, $real:ident) => {
+    ($name:literal, $id:ident, $numbers:ident, $hook:path, $real:ident) => {
         #[unsafe(naked)]
         #[unsafe(export_name = $name)]
         unsafe extern "C" fn $id() {
@@ -119,10 +188,14 @@ macro_rules! stub {
                 "test r11, r11",
                 "jz 3f",
                 "2:",
-                concat!($asks, "{value}"),
-                "je {hook}",
-                concat!($asks, "{or}"),
-                "je {hook}",
+                "mov r10d, edi",
+                "cmp r10d, 512",
+                "jae 4f",
+                "lea r11, [rip + {numbers}]",
+                "bt qword ptr [r11], r10",
+                "jc {hook}",
+                "mov r11, qword ptr [rip + {real}]",
+                "4:",
                 "jmp r11",
                 "3:",
                 // Seven pushes: with the return address the stack is aligned again.
@@ -161,19 +234,18 @@ macro_rules! stub {
                 real = sym $real,
                 hook = sym $hook,
                 late = sym resolve_late,
-                value = const $value,
-                or = const $or,
+                numbers = sym $numbers,
             )
         }
     };
 }
 
-stub!("prctl", prctl_stub, "cmp edi, ", SET_SECCOMP, SET_SECCOMP, prctl_seccomp, PRCTL);
-stub!("syscall", syscall_stub, "cmp rdi, ", SECCOMP, BY_NUMBER, syscall_seccomp, SYSCALL);
+stub!("prctl", prctl_stub, OPTIONS, prctl_seccomp, PRCTL);
+stub!("syscall", syscall_stub, SYSCALLS, syscall_hook, SYSCALL);
 
 /// AddressSanitizer asks its program for options. Not being first among the libraries is no reason to give up: where it is
 /// found, nothing is recorded (see the recorder's `start::sanitizer`).
 #[unsafe(no_mangle)]
-pub extern "C" fn __asan_default_options() -> *const core::ffi::c_char {
+pub extern "C" fn __asan_default_options() -> *const c_char {
     c"verify_asan_link_order=0".as_ptr()
 }

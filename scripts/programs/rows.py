@@ -15,9 +15,6 @@ PYTHON = {
 
 # Tests that any preloaded library changes, or whose outcome a native run does not repeat.
 EXCLUDED = {
-    # Lists every descriptor of the process. The trace's is one of them, at 800 or above: kept so that recording goes on
-    # in a program that changes its root directory or its user.
-    "processes": ["test_pass_fds_redirected"],
     # In a virtual machine without a host that listens, accepting waits without end, natively too.
     "sockets": ["*VSOCK*"],
 }

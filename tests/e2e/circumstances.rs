@@ -146,6 +146,37 @@ fn another_directory_or_root() {
     let _ = exact("chroot", 0);
 }
 
+/// A process that has done little has no thread of ours and no descriptor, and then takes the recording out of its reach.
+#[test]
+fn out_of_reach() {
+    needs_root();
+    let ways = [
+        "nothing",
+        "chroot",
+        "syscall_chroot",
+        "setuid",
+        "seteuid",
+        "syscall_setresuid",
+        "setrlimit",
+        "prlimit",
+        "unshare",
+    ];
+    let program = program::c("leaves", &[]);
+    for way in ways {
+        let own = folder();
+        let command = |way: &str| Cmd::new([&program]).arg(way).arg(own.path());
+        let native = command(way).run();
+        let recorded = Record::of(command(way)).run();
+        assert_same(&recorded.ran, &native, way);
+        assert!(recorded.ran.out().ends_with(" others\n"), "{way}: {}", recorded.ran.out());
+        assert_eq!(recorded.ran.err(), "", "{way}");
+        let process = recorded.process();
+        assert_eq!(process.one_sized(10007).freed_by, "exit", "{way}");
+        assert_eq!(process.sized(40).len(), 20_000, "{way}");
+        assert_eq!((process.end.as_str(), process.exit_code), ("exit", Some(7)), "{way}");
+    }
+}
+
 #[test]
 fn another_user() {
     needs_root();
@@ -194,6 +225,8 @@ fn a_filter_of_system_calls() {
     let _ = exact("seccomp_all", 2_000);
     let _ = exact("seccomp_kept_busy", 200_000);
     let _ = exact("seccomp_by_number", 0);
+    let _ = exact("seccomp_listener", 0);
+    let _ = exact("seccomp_listener_all", 0);
 }
 
 #[test]

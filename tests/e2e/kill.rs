@@ -219,3 +219,29 @@ fn the_whole_group() {
         assert_analyzed(folder.path(), &told, wait);
     }
 }
+
+/// The status of a process that somebody else started is its parent's to take; Linux tells it to us, too, since 6.15. Before, the end
+/// is unknown.
+#[test]
+fn a_process_that_is_not_our_child() {
+    let folder = TempDir::new().expect("a folder");
+    let (said, waits) = (folder.path().join("said"), program::c("waits", &[]));
+    // It is killed once `memscope-cli`, the shell's parent, has it open.
+    let script = format!(
+        "{} {} >{said} & until [ -s {said} ] && grep -qs \"^Pid:.$!$\" /proc/$PPID/fdinfo/*; do sleep 0.05; done\n\
+         kill -9 $!; wait $!; exit 5",
+        waits.display(),
+        folder.path().join("never").display(),
+        said = said.display()
+    );
+    let snapshot = Record::new(["sh", "-c", &script]).with_code(5).snapshot();
+    let process = snapshot.processes.iter().find(|p| p.exe.contains("/waits-")).expect("the process");
+    assert_eq!(process.one_sized(10007).freed_by, "exit");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) >= (Some(6), Some(15)) {
+        assert_eq!((process.end.as_str(), process.signal), ("signal", Some(9)));
+    } else {
+        assert_eq!((process.end.as_str(), process.signal), ("unknown", None));
+    }
+}

@@ -36,6 +36,7 @@ mod privacy; // rights, links, the environment
 mod thread_ends; // every way in which threads and processes with threads end
 
 // More than one process
+mod namespaces; // pid namespaces
 mod trees; // every way to start a program or to fork
 
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with

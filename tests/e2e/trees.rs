@@ -11,7 +11,7 @@ use memscope_tests::snapshot::Process;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program, things};
 use tempfile::TempDir;
 
-const WAYS: [&str; 14] = [
+const WAYS: [&str; 18] = [
     "execve",
     "execv",
     "execvp",
@@ -21,11 +21,15 @@ const WAYS: [&str; 14] = [
     "execle",
     "fexecve",
     "execveat",
+    "syscall_execve",
+    "syscall_execveat",
+    "syscall_vfork",
     "vfork",
     "posix_spawn",
     "posix_spawnp",
     "system",
     "popen",
+    "wordexp",
 ];
 
 /// What the child sees of its environment, without our library: (what is preloaded, the other lines).
@@ -110,6 +114,76 @@ fn with_an_environment_of_its_own() {
 #[test]
 fn with_an_empty_environment() {
     every_way("none");
+}
+
+/// A function that this machine's C library may not have.
+#[test]
+fn by_a_function_of_a_later_libc() {
+    let later = program::c_library("later_libc", &[]);
+    for environment in ["same", "own", "none"] {
+        let trees = program::c("trees", &[]);
+        let words = [trees.as_os_str(), "pidfd_spawn".as_ref(), environment.as_ref()];
+        let native = Cmd::new(words).env("LD_PRELOAD", &later).run().with_code(7);
+        let recorded = Record::new(words).env("LD_PRELOAD", &later).run();
+        same_but_for_us(
+            &without_ours(&native, environment),
+            &without_ours(&recorded.ran, environment),
+            environment,
+        );
+        assert_started(&recorded.snapshot(), environment);
+    }
+    // Listed under its number, which only the descriptor tells.
+    let fixed = program::c("families", &["-static"]);
+    let script = format!(
+        "import ctypes, os\nfd = ctypes.c_int()\n\
+        argv = (ctypes.c_char_p * 3)(b'families', b'many', None)\nenv = (ctypes.c_char_p * 1)(None)\n\
+        r = ctypes.CDLL(None).pidfd_spawn(ctypes.byref(fd), b'{}', None, None, argv, env)\n\
+        print(r, os.wait()[0])",
+        fixed.display()
+    );
+    let recorded = Record::new([&things::python(), "-c", &script])
+        .env("LD_PRELOAD", &later)
+        .allocations("none")
+        .success();
+    let [program] = &recorded.snapshot().unrecorded[..] else { panic!("{}", recorded.ran.tail()) };
+    assert_eq!(recorded.ran.out(), format!("0 {}\n", program.pid));
+}
+
+/// After it has given up its rights, a program can't write into the recording, which is its user's before. What it starts runs
+/// as it would, and is listed.
+#[test]
+fn after_giving_up_rights() {
+    let python = things::python();
+    let code = "import os, sys\nos.setuid(65534)\n\
+        child = os.fork()\n\
+        if child == 0: os.execv('/bin/echo', ['echo', 'replaced'])\n\
+        os.waitpid(child, 0)\n\
+        os.waitpid(os.posix_spawn('/bin/echo', ['echo', 'spawned'], {}), 0)\n\
+        child = os.fork()\n\
+        if child == 0: x = [bytearray(1000) for i in range(1000)]; os._exit(0)\n\
+        os.waitpid(child, 0)\n\
+        try: os.execv('/no/such/program', ['none'])\n\
+        except FileNotFoundError: print('not there', flush=True)\n\
+        os.execv('/bin/echo', ['echo', 'last'])\n";
+    let native = Cmd::new([&python, "-S", "-c", code]).run().success();
+    let recorded = Record::new([&python, "-S", "-c", code]).allocations("none").success();
+    assert_eq!(recorded.ran.out(), native.out());
+    assert_eq!(recorded.ran.err(), native.err());
+    let snapshot = recorded.snapshot();
+    assert_eq!(snapshot.processes.len(), 1);
+    assert_eq!(snapshot.processes[0].end, "exec");
+    let mut echoed: Vec<_> =
+        snapshot.unrecorded.iter().filter(|p| p.exe.ends_with("/echo")).map(|p| p.args[1].clone()).collect();
+    echoed.sort();
+    assert_eq!(echoed, ["last", "replaced", "spawned"], "{:?}", snapshot.unrecorded);
+    let others: Vec<_> = snapshot.unrecorded.iter().filter(|p| !p.exe.ends_with("/echo")).collect();
+    assert!(others.iter().all(|p| p.reason.contains("permission denied")), "{others:?}");
+    assert!(!others.is_empty(), "the forked child that allocates");
+    let pid = snapshot.processes[0].pid;
+    for one in &snapshot.unrecorded {
+        let last = one.args.last().is_some_and(|arg| arg == "last");
+        assert_eq!((one.pid == pid, one.parent_pid == pid), (last, !last), "{one:?}");
+    }
 }
 
 /// By hand, and into a directory that `LD_PRELOAD` cannot name.
@@ -409,9 +483,22 @@ fn an_environment_that_changes_during_system() {
     assert_eq!(recorded.ran.err(), "");
     let snapshot = recorded.snapshot();
     assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
-    // The shells of all twelve calls.
+    // The shells of all calls.
     let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
-    assert_eq!(shells.count(), 12);
+    assert_eq!(shells.count(), 16);
+}
+
+/// The same for changes at any moment.
+#[test]
+fn an_environment_that_changes_all_the_time() {
+    let shells = program::c("shells", &["-pthread"]);
+    let words = [shells.as_os_str(), "busy".as_ref(), "60".as_ref()];
+    assert_eq!(Cmd::new(words).run().success().out(), "done\n");
+    let recorded = Record::new(words).allocations("none").success();
+    assert_eq!((recorded.ran.out(), recorded.ran.err()), ("done\n".to_owned(), String::new()));
+    let snapshot = recorded.snapshot();
+    let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
+    assert_eq!(shells.count(), 60);
 }
 
 /// Little stack, a large environment, descriptors that are counted on: for programs that are recorded, scripts, and

@@ -97,6 +97,13 @@ pub fn unreadable_trace(error: &TraceError) -> Error {
         TraceError::Running(path, pid) => {
             Error::failed(path.display(), format!("process {pid} still runs")).remedy("wait for its end")
         }
+        TraceError::Hidden(path, pid) => Error::failed(
+            path.display(),
+            format!(
+                "process {pid} is in another pid namespace, and may still run: its recording is left as it is"
+            ),
+        )
+        .remedy("analyze it where that process can be seen: in its namespace, or in one above"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use memscope_shared::model::{End, Snapshot, Unrecorded};
@@ -80,7 +81,9 @@ fn complete_traces(ended: &Ended) -> Vec<u32> {
 fn lives_on(trace: &Path) -> Option<u32> {
     let trace = TraceFile::open(trace).ok()?;
     let process = trace.process()?;
-    (image_state(process) == ImageState::Replaced).then_some(process.pid)
+    // In another pid namespace it has a number that says nothing here.
+    let ours = !is_in_other_namespace(process);
+    (ours && image_state(process, trace.path().parent()) == ImageState::Replaced).then_some(process.pid)
 }
 
 /// Whether a process that was running has ended since, and all of it is in the snapshot.
@@ -102,12 +105,13 @@ fn left_out(ended: &Ended, snapshot: &Snapshot) -> Vec<u32> {
             continue;
         };
         // One that was there and cannot be read, is complete or fails to be.
-        let is_new = || match complete(&trace, &ending_of(&trace, ended)) {
-            Ok(outcome) => matches!(outcome, Outcome::Completed { .. }),
-            Err(error) => matches!(error, TraceError::Running(..)),
+        let new = || match complete(&trace, &ending_of(&trace, ended)) {
+            Ok(Outcome::Completed { .. }) => Some(pid),
+            Err(TraceError::Running(_, pid)) => Some(pid),
+            _ => None,
         };
-        if images(pid).count() <= image && is_new() {
-            pids.push(pid);
+        if images(pid).count() <= image {
+            pids.extend(new());
         }
     }
     pids
@@ -122,17 +126,26 @@ fn traces(directory: &Path) -> Vec<PathBuf> {
     traces
 }
 
-/// What we know of how a trace's process ended: only of the one that we waited for.
+/// What we know of how a trace's process ended: we waited for one, and may have seen the ends of others.
 fn ending_of(trace: &Path, ended: &Ended) -> trace::Ending {
-    let ours = format!("{}-", ended.pid);
-    if !trace.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(ours.as_bytes())) {
+    let process = TraceFile::open(trace).ok().and_then(|trace| trace.process().cloned());
+    // A process of another pid namespace than ours may have any number.
+    let Some(process) = process.filter(|process| !is_in_other_namespace(process)) else {
         return trace::Ending::default();
+    };
+    if i64::from(process.pid) != i64::from(ended.pid) {
+        return ended.others.of(&process);
     }
     let (exit_code, signal) = match ended.ending {
         Ending::Exited(status) => (Some(status), None),
         Ending::Killed(signal) => (None, Some(signal)),
     };
     trace::Ending { exit_code, signal, seen_ns: Some(ended.seen_ns) }
+}
+
+fn is_in_other_namespace(process: &trace::Process) -> bool {
+    let ours = fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
+    ours != 0 && process.namespace != 0 && ours != process.namespace
 }
 
 fn make_exports(args: &RunArgs, ended: &Ended) -> Result<Option<Done>> {

@@ -12,6 +12,7 @@ mod finish;
 mod inherited;
 mod proc;
 mod signals;
+mod witness;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -23,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::child::{Plan, Waiting};
 use self::directory::Directory;
 use self::signals::{Ending, Signals};
+use self::witness::{Ends, Witness};
 use crate::args::RunArgs;
 use crate::embed::Library;
 use crate::error::{Error, Result, describe};
@@ -37,6 +39,8 @@ struct Ended {
     ending: Ending,
     /// `CLOCK_MONOTONIC` in ns when we saw it.
     seen_ns: u64,
+    /// The ends of other processes.
+    others: Ends,
 }
 
 /// Runs the program of the command line.
@@ -77,6 +81,8 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
             return Err(error);
         }
     };
+    // Behind the fork: its child may use all of Rust only if there was one thread.
+    let witness = Witness::start(directory.path());
     if let Err(error) = waiting.go(directory.path()) {
         directory.abandon();
         return Err(cannot_run(command, &error));
@@ -85,7 +91,8 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
     let seen_ns = monotonic_ns();
     // From here on we may be interrupted: what was recorded stays.
     signals.go_on_alone();
-    Ok(Ended { directory, pid, ending, seen_ns })
+    let others = witness.map(Witness::ends).unwrap_or_default();
+    Ok(Ended { directory, pid, ending, seen_ns, others })
 }
 
 fn plan(args: &RunArgs, program: &Path, library: &Library) -> Result<Plan> {

@@ -97,7 +97,27 @@ impl<'a> Environment<'a> {
     /// # Safety
     /// It has not changed since it was looked at, and there are as many words as [`Environment::words`] said.
     pub unsafe fn write(&self, change: &Change<'_>, ours: &Inheritance, words: Words<'_>) -> Strings {
-        let (array, text) = words.split_at_mut(self.count + 2);
+        let (array, text) = words.split_at_mut(self.array_words());
+        // SAFETY: as promised by the caller.
+        unsafe { self.write_apart(change, ours, array, text) }
+    }
+
+    /// Words that the array takes at the most; the new entry's text takes the others of [`Environment::words`].
+    pub const fn array_words(&self) -> usize {
+        self.count + 2
+    }
+
+    /// The same with the text apart from the array.
+    ///
+    /// # Safety
+    /// As for [`Environment::write`], with the words divided as [`Environment::array_words`] said.
+    pub unsafe fn write_apart(
+        &self,
+        change: &Change<'_>,
+        ours: &Inheritance,
+        array: Words<'_>,
+        text: Words<'_>,
+    ) -> Strings {
         let mut text = Text { start: text.as_mut_ptr().cast(), length: 0, room: text.len() * WORD };
         let entry = self.value(change, ours, &mut text);
         let mut at = 0;

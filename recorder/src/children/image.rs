@@ -1,7 +1,7 @@
 //! The file that a program is: which loader it will be given to, and whether that loads us.
 
 use super::scratch::Scratch;
-use crate::sys::file::{File, Status, read_link};
+use crate::sys::file::{File, Status, numbered, read_link};
 use crate::sys::process;
 use core::ffi::{CStr, c_char};
 
@@ -116,18 +116,7 @@ fn open(program: Program<'_>, room: &mut [u8]) -> Option<File> {
 
 /// `/proc/self/fd/N`.
 fn descriptor_path(fd: i32, into: &mut [u8; 32]) -> &CStr {
-    const FOLDER: &[u8] = b"/proc/self/fd/";
-    let mut digits = [0; 10];
-    let (mut number, mut count) = (fd.unsigned_abs(), 0);
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        (number, count) = (number / 10, count + 1);
-        if number == 0 {
-            break;
-        }
-    }
-    let parts = FOLDER.iter().chain(&digits[digits.len() - count..]).chain(b"\0");
-    into.iter_mut().zip(parts).for_each(|(slot, byte)| *slot = *byte);
+    numbered(b"/proc/self/fd/", fd.unsigned_abs(), into);
     CStr::from_bytes_until_nul(into).unwrap_or(c"")
 }
 

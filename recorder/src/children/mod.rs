@@ -45,6 +45,8 @@ pub struct Inheritance {
     pub leading: CString,
     /// The recording.
     pub directory: CString,
+    /// A file in it that only those can open who may record there.
+    pub mark: CString,
     /// Children are recorded.
     pub follow: bool,
 }
@@ -130,9 +132,17 @@ impl Inheritance {
             return None;
         }
         image.unrecorded().or_else(|| {
+            if self.is_forbidden() {
+                return Some(c"it may not write into the recording: it runs as another user");
+            }
             let reachable = can_be_loaded(&self.leading) || can_be_loaded(&self.library);
             (!reachable).then_some(c"libmemscope.so cannot be opened from where it runs")
         })
+    }
+
+    /// Whether the rights that the process has now do not suffice for the recording's directory, which is private.
+    fn is_forbidden(&self) -> bool {
+        matches!(File::read_only(&self.mark), Err(Errno(libc::EACCES | libc::EPERM)))
     }
 
     /// Calls with the environment that the program of this image is to have.
@@ -162,13 +172,15 @@ impl Inheritance {
         if !image.is_loaded_by_glibc() {
             return Change::None;
         }
+        if before.names_us(self) && self.is_forbidden() {
+            return Change::Remove;
+        }
         let stays = match before.library(self) {
             Some(library) if library == self.leading.to_bytes() => can_be_loaded(&self.leading),
             // Somebody else's: another recording.
             Some(library) if library != self.library.to_bytes() => true,
             Some(_) => before.names_directory && can_be_loaded(&self.library),
-            None if !self.follow => true,
-            None => false,
+            None => !self.follow || self.is_forbidden(),
         };
         match (stays, can_be_loaded(&self.leading)) {
             (true, _) => Change::None,

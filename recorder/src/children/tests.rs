@@ -9,7 +9,13 @@ const LIBRARY: &CStr = c"/proc/self/exe";
 const LEADING: &CStr = c"/proc/self/maps";
 
 fn ours(library: &CStr, leading: &CStr, follow: bool) -> Inheritance {
-    Inheritance { library: library.into(), leading: leading.into(), directory: c"/nowhere".into(), follow }
+    Inheritance {
+        library: library.into(),
+        leading: leading.into(),
+        directory: c"/nowhere".into(),
+        mark: c"/nowhere/mark".into(),
+        follow,
+    }
 }
 
 /// The environment that a program gets which is given this one.

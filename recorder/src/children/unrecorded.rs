@@ -2,11 +2,13 @@
 //!
 //! `PID-N.unrecorded` holds strings, each with a NUL behind it: the parent's process id, the time in ns since
 //! the Unix epoch, why, the path of the image, and the arguments. `memscope-cli` reads them
-//! (`shared/src/analysis/unrecorded.rs`).
+//! (`shared/src/analysis/unrecorded.rs`). Where the process may not make the file any more, the note goes into its spool
+//! ([`crate::spool::notes`]).
 
 use super::Strings;
 use super::image::Image;
 use super::scratch::Scratch;
+use crate::spool::notes::{self, Kept};
 use crate::sys::file::{self, File};
 use crate::sys::{Errno, time};
 use core::ffi::CStr;
@@ -30,10 +32,11 @@ pub struct Listing {
 
 /// A note that was left.
 #[derive(Debug)]
-pub struct Note<'a> {
-    directory: &'a CStr,
-    pid: u32,
-    number: u32,
+pub enum Note<'a> {
+    /// As this file of the recording: the process and a number.
+    File(&'a CStr, u32, u32),
+    /// In the spool.
+    Spool(Kept),
 }
 
 /// Bytes that are written in place; what is beyond the end is lost.
@@ -90,13 +93,15 @@ impl Listing {
         for number in 0..NUMBERS {
             let path = path_of(directory, pid, number, room)?;
             match File::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
-                Ok(file) if file.write_at(text, 0).is_ok() => return Some(Note { directory, pid, number }),
+                Ok(file) if file.write_at(text, 0).is_ok() => {
+                    return Some(Note::File(directory, pid, number));
+                }
                 Ok(_) => {
                     let _ = file::remove(path);
                     return None;
                 }
                 Err(Errno::EEXIST) => {}
-                Err(_) => return None,
+                Err(_) => return notes::leave(pid, text).map(Note::Spool),
             }
         }
         None
@@ -106,8 +111,12 @@ impl Listing {
 impl Note<'_> {
     /// Takes it back: nothing has become of the program.
     pub fn withdraw(self) {
+        let (directory, pid, number) = match self {
+            Self::File(directory, pid, number) => (directory, pid, number),
+            Self::Spool(kept) => return kept.withdraw(),
+        };
         let Some(mut room) = Scratch::take(PATH) else { return };
-        if let Some(path) = path_of(self.directory, self.pid, self.number, room.bytes()) {
+        if let Some(path) = path_of(directory, pid, number, room.bytes()) {
             let _ = file::remove(path);
         }
     }

@@ -136,6 +136,14 @@ impl SpoolFile {
         !self.header.load(Ordering::Acquire).is_null()
     }
 
+    /// From now on, notes go into its header.
+    pub fn take_notes(&self) {
+        if self.exists() {
+            // SAFETY: the header is mapped for good.
+            unsafe { super::notes::go_to(self.header.load(Ordering::Acquire)) };
+        }
+    }
+
     /// A live word of the header, by its offset; `None` while there is no file.
     #[must_use]
     pub fn word(&self, offset: usize) -> Option<Word<'_>> {

@@ -5,4 +5,5 @@
 
 pub mod buffer;
 pub mod file;
+pub mod notes;
 pub mod pool;

@@ -7,7 +7,7 @@ use std::ffi::CString;
 /// `memscope-cli run` puts this file into the directory while it runs: it will complete the traces. It holds the launcher's
 /// id and the words of the command as they were given to it, each with a NUL behind it.
 const LAUNCHER: &str = ".run";
-/// Holds the id of the first process of the recording.
+/// Holds the id of the first process of the recording, its start and its pid namespace.
 const FIRST: &str = ".first";
 
 /// The directory of a recording, absolute.
@@ -65,6 +65,12 @@ impl Directory {
         CString::new(path).unwrap_or_default()
     }
 
+    /// The mark of its first process, which nobody but its user can open.
+    #[must_use]
+    pub fn mark(&self) -> CString {
+        self.file(FIRST)
+    }
+
     /// True while `memscope-cli run` looks after the recording.
     #[must_use]
     pub fn has_launcher(&self) -> bool {
@@ -81,13 +87,15 @@ impl Directory {
     #[must_use]
     pub fn is_first(&self) -> bool {
         let path = self.file(FIRST);
-        let pid = process::pid().to_string();
+        let us = || format!("{} {} {}", process::pid(), process::start_ticks(), process::namespace());
         match File::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
-            Ok(file) => file.write_at(pid.as_bytes(), 0).is_ok(),
+            Ok(file) => file.write_at(us().as_bytes(), 0).is_ok(),
             Err(_) => {
-                let mut text = [0; 16];
+                let mut text = [0; 64];
                 let n = process::read_file(&path, &mut text).unwrap_or(0);
-                text[..n] == *pid.as_bytes()
+                let same_id = text[..n].starts_with(format!("{} ", process::pid()).as_bytes());
+                // In another namespace, another process has the same id.
+                same_id && text[..n] == *us().as_bytes()
             }
         }
     }

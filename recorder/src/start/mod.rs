@@ -20,7 +20,8 @@ use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
-use crate::sys::{Errno, file, memory, process as os};
+use crate::spool::notes;
+use crate::sys::{Errno, file, memory, process as os, seal, time};
 use crate::writer::channel::Channel;
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
@@ -154,6 +155,7 @@ fn hand_on(directory: &Directory, settings: &Settings, library: Vec<u8>, led: bo
         leading: leading.unwrap_or_default(),
         library,
         directory: c_string(directory.path().to_vec()),
+        mark: directory.mark(),
         follow: settings.follow,
     });
 }
@@ -188,6 +190,15 @@ fn make_context(
     context
 }
 
+/// The program is about to change what it can reach by a path, or open at all: the trace is opened before that, and stays so.
+pub fn before_leaving() {
+    let Some(process) = process::get() else { return };
+    let own = || process.pid.load(Ordering::Relaxed) == os::pid();
+    if process.phase() == Phase::Recording && !seal::forbids() && own() {
+        process.writer.keep_open();
+    }
+}
+
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
 pub fn forked_child(process: &'static Process) {
     naming::forked();
@@ -205,10 +216,23 @@ pub fn forked_child(process: &'static Process) {
     match open(process, &context, Some(parent.pid)) {
         Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
         Err(error) => {
-            say(&format!("a child process is not recorded: {}", error.text()));
             process.set_phase(Phase::Off);
+            if !is_noted(parent, error) {
+                say(&format!("a child process is not recorded: {}", error.text()));
+            }
         }
     }
+}
+
+/// Leaves a note in the parent's spool about this forked child, which has no recording.
+fn is_noted(parent: &Context, error: Errno) -> bool {
+    let why = format!("its recording cannot be made: {}", error.text());
+    let mut text = format!("{}\0{}\0{why}\0", parent_pid(Some(parent.pid)), time::realtime_ns()).into_bytes();
+    for part in core::iter::once(directory::executable()).chain(os::read_words(c"/proc/self/cmdline")) {
+        text.extend_from_slice(&part);
+        text.push(0);
+    }
+    notes::leave(os::pid(), &text).is_some()
 }
 
 /// Makes spool and trace and goes over to recording.
@@ -220,6 +244,7 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
     let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
     process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
+    process.spool().take_notes();
     process.writer.write_early(process);
     Ok(())
 }
@@ -240,7 +265,7 @@ fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) 
 fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u32>) -> meta::Process {
     meta::Process {
         pid: context.pid,
-        parent_pid: forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid),
+        parent_pid: parent_pid(forked_from),
         start_ticks: spool.word(header::START_TICKS).map_or(0, |word| word.get()),
         parent_start_ticks: 0,
         exe: directory::executable(),
@@ -253,7 +278,14 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         forked: forked_from.is_some(),
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
+        namespace: os::namespace(),
     }
+}
+
+/// A parent in another pid namespace has no number in ours: then its own.
+fn parent_pid(forked_from: Option<u32>) -> u32 {
+    let pid = forked_from.and_then(|_| fork::parent()).unwrap_or_else(os::parent_pid);
+    if pid == 0 { forked_from.unwrap_or(0) } else { pid }
 }
 
 /// Steps of the clock in a second, by two samples; 0 where they lie too close.

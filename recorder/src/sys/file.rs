@@ -227,6 +227,21 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
     }
 }
 
+/// Writes a folder of `/proc` and a number behind it, with a final NUL, as far as there is room.
+pub fn numbered(folder: &[u8], number: u32, into: &mut [u8]) {
+    let mut digits = [0; 10];
+    let (mut rest, mut count) = (number, 0);
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        (rest, count) = (rest / 10, count + 1);
+        if rest == 0 {
+            break;
+        }
+    }
+    let parts = folder.iter().chain(&digits[digits.len() - count..]).chain(b"\0");
+    into.iter_mut().zip(parts).for_each(|(slot, byte)| *slot = *byte);
+}
+
 /// Makes a directory.
 pub fn make_directory(path: &CStr, mode: u32) -> Result<(), Errno> {
     // SAFETY: `path` is a valid C string for the whole call.
@@ -247,6 +262,15 @@ pub fn status_of(path: &CStr) -> Result<Status, Errno> {
     // SAFETY: `path` is a valid C string, `stat` writable and of the size that the kernel writes.
     unsafe { syscall(libc::SYS_lstat, [path.as_ptr() as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
     Ok(Status { mode: stat.st_mode, uid: stat.st_uid, gid: stat.st_gid })
+}
+
+/// The inode of what `path` leads to.
+pub fn inode_of(path: &CStr) -> Result<u64, Errno> {
+    // SAFETY: `stat` is plain data, for which zero bytes are valid.
+    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+    // SAFETY: `path` is a valid C string, `stat` writable and of the size that the kernel writes.
+    unsafe { syscall(libc::SYS_stat, [path.as_ptr() as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+    Ok(stat.st_ino)
 }
 
 /// Removes an empty directory.

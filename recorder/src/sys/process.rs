@@ -1,7 +1,7 @@
 //! Processes and threads.
 
 use super::file::File;
-use super::{Errno, syscall};
+use super::{Errno, file, syscall};
 use core::ffi::CStr;
 
 /// This process's id.
@@ -39,6 +39,22 @@ pub fn gains_no_rights() -> bool {
     // SAFETY: asks for a flag; no memory is involved.
     let asked = unsafe { syscall(libc::SYS_prctl, [libc::PR_GET_NO_NEW_PRIVS as usize, 0, 0, 0, 0, 0]) };
     asked == Ok(1)
+}
+
+/// The namespace that this process's id is a number of; 0 where it can't be told.
+#[must_use]
+pub fn namespace() -> u64 {
+    file::inode_of(c"/proc/self/ns/pid").unwrap_or(0)
+}
+
+/// The process that a descriptor stands for.
+#[must_use]
+pub fn of_descriptor(fd: i32) -> Option<u32> {
+    let (mut name, mut text) = ([0; 40], [0; 1024]);
+    file::numbered(b"/proc/self/fdinfo/", fd.unsigned_abs(), &mut name);
+    let n = read_file(CStr::from_bytes_until_nul(&name).ok()?, &mut text).ok()?;
+    let line = text[..n].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"))?;
+    core::str::from_utf8(line.trim_ascii()).ok()?.parse().ok()
 }
 
 /// This thread's id.

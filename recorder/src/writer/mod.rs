@@ -209,6 +209,16 @@ impl Writer {
         }
     }
 
+    /// From now on the trace stays open in the program's table, unless our thread has it in its own: it may not be possible to
+    /// open it later.
+    pub fn keep_open(&self) {
+        if !self.is_running()
+            && let Some(held) = self.hold()
+        {
+            held.sink.keep_open();
+        }
+    }
+
     /// True where our thread lives.
     #[must_use]
     pub fn is_running(&self) -> bool {

@@ -1,8 +1,10 @@
 //! The trace's file: frames go to its end.
 //!
-//! A descriptor in the program's table may be closed behind our back and its number given to a file of the program's,
-//! so before every write the file behind it is compared with ours, and opened again by its path if it is another one.
-//! Our thread has a table of its own, where nobody else closes or opens anything.
+//! Our thread has a table of descriptors of its own, where nobody else closes or opens anything. In the program's table nothing
+//! of ours stays, so that programs which look at it find what is theirs: until our thread lives, the file is opened by its
+//! path for each write. Only before the program takes that path out of its own reach is it opened for good. Such a descriptor may be
+//! closed behind our back and its number given to a file of the program's, so before every write the file behind it is
+//! compared with ours, and opened again if it is another one.
 
 use super::compress::Zstd;
 use crate::clock::{self, Sample};
@@ -36,6 +38,8 @@ pub struct Sink {
     identity: Identity,
     /// `file` is in our thread's own table of descriptors, and no other thread may use the sink.
     own_table: bool,
+    /// It is to stay open in the program's table.
+    kept: bool,
     offset: u64,
     encoder: Encoder,
     zstd: Zstd,
@@ -70,6 +74,7 @@ impl Sink {
             file: Some(file),
             identity,
             own_table: false,
+            kept: false,
             offset: 0,
             encoder,
             zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
@@ -91,10 +96,7 @@ impl Sink {
         written.inspect_err(|_| {
             let _ = file::remove(&draft);
         })?;
-        if sink.file.as_ref().is_some_and(File::is_low) {
-            // The program has few descriptors, and may count on the number.
-            sink.file = None;
-        }
+        sink.file = None;
         Ok(sink)
     }
 
@@ -135,12 +137,25 @@ impl Sink {
         }
         let file = self.open()?;
         let result = file.write_at(&self.out, self.offset);
-        if self.own_table || !file.is_low() {
-            self.file = Some(file);
-        }
+        self.keep(file);
         result?;
         self.offset += self.out.len() as u64;
         Ok(())
+    }
+
+    /// Keeps the descriptor where it is to be kept; but where the program has few, it may count on the number.
+    fn keep(&mut self, file: File) {
+        if self.own_table || self.kept && !file.is_low() {
+            self.file = Some(file);
+        }
+    }
+
+    /// From now on the descriptor stays open.
+    pub fn keep_open(&mut self) {
+        self.kept = true;
+        if let Ok(file) = self.open() {
+            self.keep(file);
+        }
     }
 
     /// The file, by the descriptor that was kept or else by its path.
@@ -315,6 +330,7 @@ impl Sink {
             file: None,
             identity: Identity::default(),
             own_table: false,
+            kept: false,
             offset: 0,
             encoder: Encoder::new(),
             zstd: Zstd::new().expect("memory"),

@@ -18,7 +18,7 @@ use super::timeline::{Active, Timeline};
 use super::trace_source::TraceSource;
 use super::variables::Variables;
 use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint, Variable};
-use crate::trace::{Clock, EndKind, Process, TraceFile, is_running};
+use crate::trace::{Clock, EndKind, ImageState, Process, TraceFile, image_state};
 
 /// What an analysis is to do.
 #[derive(Default)]
@@ -134,7 +134,8 @@ pub fn analyze(path: impl AsRef<Path>, options: Options) -> Result<ProcessAnalys
 /// As [`analyze`].
 pub fn analyze_trace(trace: &TraceFile, mut options: Options) -> Result<ProcessAnalysis, Error> {
     let process = trace.process().cloned().ok_or_else(|| Error::no_process(trace.path()))?;
-    let running = trace.end().is_none() && (options.runs || is_running(&process));
+    let runs = || matches!(image_state(&process, trace.path().parent()), ImageState::Running(_));
+    let running = trace.end().is_none() && (options.runs || runs());
     let mut source = TraceSource::new(trace);
     let clock = trace.clock();
     let span = Span::new(trace, &source, &clock, running);

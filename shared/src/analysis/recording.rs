@@ -16,7 +16,7 @@ pub struct Recorded {
     pub path: PathBuf,
     /// The process image that it is of.
     pub process: Process,
-    /// It still runs: the trace is not complete.
+    /// It still runs, or may: the trace is not complete.
     pub running: bool,
     /// `CLOCK_MONOTONIC` when its recording began, in ns.
     began: u64,
@@ -65,11 +65,12 @@ impl Recording {
             return Err(Error::NoRecording(path.to_owned()));
         }
         let mut recording = Self::default();
-        if is_dir {
-            recording.unrecorded = unrecorded::notes_in(path);
-        }
         for path in paths.into_iter().filter(|path| !is_just_made(path)) {
             recording.add(path);
+        }
+        // Completion may have made some of them.
+        if is_dir {
+            recording.unrecorded = unrecorded::notes_in(path);
         }
         if recording.traces.is_empty() && !recording.problems.is_empty() {
             return Err(recording.problems.swap_remove(0).1.into());
@@ -83,6 +84,7 @@ impl Recording {
         match complete(&path, &Ending::default()) {
             Ok(_) => {}
             Err(TraceError::Running(..)) => running = true,
+            Err(error @ TraceError::Hidden(..)) => (running, problem) = (true, Some(error)),
             // It can still be read, if it is only that it cannot be written; the analysis says what it lacks.
             Err(error @ TraceError::Io { .. }) => problem = Some(error),
             Err(error) => return self.problems.push((path, error)),

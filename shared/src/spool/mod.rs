@@ -63,6 +63,19 @@ pub mod header {
     /// *live*: stamp since when some records lie in the process's own memory, because the spool could not grow; 0
     /// where all of them are here.
     pub const PRIVATE_SINCE: usize = 104;
+    /// *live*: bytes that notes take (see [`super::note`]).
+    pub const NOTES_USED: usize = 1016;
+}
+
+/// Notes about programs that could not be recorded, left here where no file could be: one behind the other, each a word (length
+/// of the text << 32 | process id; id 0: withdrawn) and the text of a note's file, padded to whole words.
+pub mod note {
+    /// Offset of the first one.
+    pub const START: usize = 1024;
+    /// Bytes in front of the text.
+    pub const HEAD_BYTES: usize = 8;
+    /// Longest text; what is beyond is cut.
+    pub const MOST: usize = 1000;
 }
 
 /// [`header::EXIT_CALLED`]: `exit` or `quick_exit` was called.

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::{BUFFER_BYTES, BUFFER_HEADER_BYTES, BUFFER_WORDS, HEADER_BYTES, MAGIC, VERSION, buffer, header};
+use super::{
+    BUFFER_BYTES, BUFFER_HEADER_BYTES, BUFFER_WORDS, HEADER_BYTES, MAGIC, VERSION, buffer, header, note,
+};
 
 /// Neither a link nor a pipe may lead us elsewhere.
 const OPEN_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
@@ -147,6 +149,32 @@ impl SpoolFile {
     #[must_use]
     pub fn buffers_in_file(&self) -> u64 {
         self.metadata.len().saturating_sub(HEADER_BYTES as u64) / BUFFER_BYTES as u64
+    }
+
+    /// The notes that the process left in the header: each with the process that it is about. What makes no sense is left out.
+    #[must_use]
+    pub fn notes(&self) -> Vec<(u32, Vec<u8>)> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        if self.file.read_exact_at(&mut bytes, 0).is_err() {
+            return Vec::new();
+        }
+        let (mut notes, mut at) = (Vec::new(), note::START);
+        let used = usize::try_from(word(&bytes, header::NOTES_USED)).unwrap_or(0);
+        let end = note::START.saturating_add(used).min(HEADER_BYTES);
+        while at < end {
+            let head = word(&bytes, at);
+            let (pid, start) = (head as u32, at + note::HEAD_BYTES);
+            let length = (head >> 32) as usize;
+            // One that was not finished says no length, and hides those behind it.
+            let Some(text) = bytes.get(start..start.saturating_add(length)).filter(|_| length > 0) else {
+                break;
+            };
+            if pid != 0 {
+                notes.push((pid, text.to_vec()));
+            }
+            at = (start + length).next_multiple_of(8);
+        }
+        notes
     }
 
     /// All buffers that belong to a stream.

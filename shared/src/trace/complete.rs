@@ -14,7 +14,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -26,6 +26,9 @@ use super::read::{DamageKind, TraceError, TraceFile, io_error};
 use super::salvage;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
 use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason};
+
+/// Names that are tried for a note.
+const MOST_NOTES: u32 = 10_000;
 
 /// What the caller saw of a process's end; nothing, by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,11 +72,13 @@ pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, Trac
         }
         return Ok(Outcome::AlreadyComplete);
     }
-    let state = image_state(&process);
-    if state == ImageState::Running {
-        return Err(TraceError::Running(path.to_owned(), process.pid));
-    }
-    let replaced = state == ImageState::Replaced || has_later_image(path, &process);
+    let replaced = match image_state(&process, path.parent()) {
+        ImageState::Running(pid) => return Err(TraceError::Running(path.to_owned(), pid)),
+        ImageState::Hidden => return Err(TraceError::Hidden(path.to_owned(), process.pid)),
+        ImageState::Replaced => Replaced::Certainly,
+        ImageState::Gone if has_later_image(path, &process) => Replaced::Likely,
+        ImageState::Gone => Replaced::No,
+    };
     let job = Job { file, path, trace, process, replaced, ending };
     job.run()
 }
@@ -114,9 +119,22 @@ fn has_later_image(path: &Path, process: &Process) -> bool {
     entries.flatten().map(|entry| entry.path()).any(|other| {
         number(&other).is_some_and(|(p, n)| p == pid && n > mine)
             && TraceFile::open(&other).is_ok_and(|t| {
-                t.process().is_some_and(|p| p.pid == process.pid && p.start_ticks == process.start_ticks)
+                t.process().is_some_and(|p| {
+                    (p.pid, p.start_ticks, p.namespace)
+                        == (process.pid, process.start_ticks, process.namespace)
+                })
             })
     })
+}
+
+/// Whether an image ended by `exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replaced {
+    No,
+    /// There is a later image of what seems to be the same process. (Numbers of namespaces and processes come again, and starts
+    /// are known to 10 ms.)
+    Likely,
+    Certainly,
 }
 
 /// One trace being completed.
@@ -125,7 +143,7 @@ struct Job<'a> {
     path: &'a Path,
     trace: TraceFile,
     process: Process,
-    replaced: bool,
+    replaced: Replaced,
     ending: &'a Ending,
 }
 
@@ -146,9 +164,14 @@ impl Losses {
 }
 
 impl Job<'_> {
-    fn run(self) -> Result<Outcome, TraceError> {
+    fn run(mut self) -> Result<Outcome, TraceError> {
         let mut losses = Losses::default();
         let spool = self.spool(&mut losses)?;
+        let notes = spool.as_ref().map(SpoolFile::notes).unwrap_or_default();
+        let may_be = spool.as_ref().is_none_or(|spool| spool.header().exit_called == 0);
+        if self.replaced == Replaced::No && may_be && self.became_unrecorded(&notes) {
+            self.replaced = Replaced::Likely;
+        }
         let mut at = self.cut_tail()?;
         let salvage = match &spool {
             Some(spool) => self.salvage(spool, &mut at)?,
@@ -161,10 +184,49 @@ impl Job<'_> {
         meta::write_clock(&mut closing, sample.as_slice());
         meta::write_end(&mut closing, &end);
         self.append(&closing, &mut at)?;
+        notes.iter().for_each(|(pid, text)| self.leave_note(*pid, text));
         if let Some(spool) = &spool {
             remove_spool(&self.process, spool);
         }
         Ok(Outcome::Completed { end, salvaged: salvage.records })
+    }
+
+    /// Whether there is a note about this very process that is younger than its image: it became a program that could not be
+    /// recorded.
+    fn became_unrecorded(&self, notes: &[(u32, Vec<u8>)]) -> bool {
+        let pid = self.process.pid;
+        let began = self.trace.clock_samples().iter().map(|sample| sample.realtime_ns).min().unwrap_or(0);
+        // The second text of a note is its time.
+        let is_later = |text: &[u8]| {
+            let time = text.split(|&byte| byte == 0).nth(1).and_then(|time| std::str::from_utf8(time).ok());
+            time.and_then(|time| time.parse().ok()).is_some_and(|time: u64| time >= began)
+        };
+        if notes.iter().any(|(about, text)| *about == pid && is_later(text)) {
+            return true;
+        }
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_about = |name: &OsStr| {
+            let name = name.to_str().and_then(|name| name.strip_suffix(".unrecorded")?.split_once('-'));
+            name.is_some_and(|(about, _)| about.parse() == Ok(pid))
+        };
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut files = entries.filter(|entry| is_about(&entry.file_name())).map(|entry| entry.path());
+        files.any(|path| fs::read(path).is_ok_and(|text| is_later(&text)))
+    }
+
+    /// Makes a file of a note that the process could only leave in its spool. One that is there already was made by somebody who was
+    /// interrupted.
+    fn leave_note(&self, pid: u32, text: &[u8]) {
+        let dir = self.path.parent().unwrap_or(Path::new(""));
+        for number in 0..MOST_NOTES {
+            let path = dir.join(format!("{pid}-{number}.unrecorded"));
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return drop(file.write_all_at(text, 0)),
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return,
+                Err(_) if fs::read(&path).is_ok_and(|there| there == text) => return,
+                Err(_) => {}
+            }
+        }
     }
 
     /// The spool; `None` where it is gone for good, which is a loss.
@@ -311,7 +373,7 @@ impl Job<'_> {
         let exited = called == EXITS;
         let status =
             header.filter(|h| h.exit_code <= u64::from(u32::MAX)).map(|h| (h.exit_code & 0xff) as i32);
-        if self.replaced {
+        if self.replaced == Replaced::Certainly || self.replaced == Replaced::Likely && called == 0 {
             (EndKind::Exec, None, None)
         } else if let Some(signal) = self.ending.signal {
             (EndKind::Signal, None, Some(signal))

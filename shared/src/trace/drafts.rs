@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::process::is_running;
+use super::meta::Process;
+use super::process::{ImageState, image_state};
 use super::read::TraceFile;
 
 /// What a draft's name has more than its trace's.
@@ -23,7 +24,7 @@ pub fn adopt_drafts(directory: &Path) {
         };
         let process = TraceFile::open(&draft).ok().and_then(|trace| trace.process().cloned());
         match process {
-            Some(process) if is_running(&process) => {}
+            Some(process) if !has_ended(&process, directory) => {}
             Some(_) => {
                 let name = directory.join(trace);
                 if !name.exists() {
@@ -36,6 +37,10 @@ pub fn adopt_drafts(directory: &Path) {
             }
         }
     }
+}
+
+fn has_ended(process: &Process, directory: &Path) -> bool {
+    matches!(image_state(process, Some(directory)), ImageState::Gone | ImageState::Replaced)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Process {
     pub start_ticks: u64,
     /// The same of the parent, where it is known; else 0.
     pub parent_start_ticks: u64,
+    /// The namespace that the process ids are numbers of (inode of `/proc/PID/ns/pid`), where it is known; else 0.
+    pub namespace: u64,
     /// Path of the executable. Any bytes.
     pub exe: Vec<u8>,
     /// Arguments, the program's name first. Any bytes.
@@ -137,6 +139,7 @@ mod process_tag {
     pub const FORKED: u32 = 11;
     pub const EXECED: u32 = 12;
     pub const LIBRARY: u32 = 13;
+    pub const NAMESPACE: u32 = 14;
     pub const COMMAND: u32 = 20;
 }
 
@@ -223,6 +226,7 @@ pub fn write_process(out: &mut Vec<u8>, process: &Process) {
     put_number(out, tag::FORKED, u64::from(process.forked));
     put_number(out, tag::EXECED, u64::from(process.execed));
     put_field(out, tag::LIBRARY, &process.library);
+    put_number(out, tag::NAMESPACE, process.namespace);
     finish_plain(out, frame, header(Kind::PROCESS, 1, 0, 0));
 }
 
@@ -247,6 +251,7 @@ pub fn read_process(payload: &[u8]) -> Process {
             tag::FORKED => process.forked = number(bytes) != 0,
             tag::EXECED => process.execed = number(bytes) != 0,
             tag::LIBRARY => process.library = bytes.to_vec(),
+            tag::NAMESPACE => process.namespace = number(bytes),
             _ => {}
         }
     }
@@ -419,6 +424,7 @@ mod tests {
             forked: true,
             execed: true,
             library: b"0.1.0".to_vec(),
+            namespace: 4_026_531_836,
         };
         let mut out = Vec::new();
         write_process(&mut out, &process);

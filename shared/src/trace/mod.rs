@@ -24,6 +24,8 @@ pub mod decode;
 #[cfg(feature = "analysis")]
 mod drafts;
 #[cfg(feature = "analysis")]
+mod namespace;
+#[cfg(feature = "analysis")]
 pub mod pack;
 #[cfg(feature = "analysis")]
 pub mod process;
@@ -54,7 +56,7 @@ pub use drafts::adopt_drafts;
 #[cfg(feature = "analysis")]
 pub use pack::Zstd;
 #[cfg(feature = "analysis")]
-pub use process::{ImageState, image_state, is_running};
+pub use process::{ImageState, image_state};
 #[cfg(feature = "analysis")]
 pub use read::{Damage, DamageKind, FrameInfo, TraceError, TraceFile};
 #[cfg(feature = "analysis")]

@@ -1,7 +1,8 @@
 //! Whether the process image that a trace is of still runs.
 //!
 //! A process is known by its number and its start time. `exec` changes neither, so an image counts as
-//! running only as long as the process has that image's spool mapped.
+//! running only as long as the process has that image's spool mapped. In another pid namespace it has another number
+//! ([`super::namespace`]).
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,53 +10,56 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::meta::Process;
+use super::namespace::{Onlooker, Sight};
 
 /// What became of a process image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageState {
-    /// It runs.
-    Running,
+    /// It runs, here under this process id.
+    Running(u32),
     /// The process lives, but as another image.
     Replaced,
     /// The process has ended.
     Gone,
+    /// The process can't be seen from our pid namespace.
+    Hidden,
 }
 
-/// Whether the image of `process` runs now.
+/// What became of the image of `process`, whose trace lies in `directory`.
 #[must_use]
-pub fn is_running(process: &Process) -> bool {
-    image_state(process) == ImageState::Running
+pub fn image_state(process: &Process, directory: Option<&Path>) -> ImageState {
+    match Onlooker::here().find(process, directory) {
+        Sight::At(dir) => image_state_at(&dir, process),
+        Sight::Nowhere => ImageState::Gone,
+        Sight::Hidden => ImageState::Hidden,
+    }
 }
 
-/// What became of the image of `process`.
-#[must_use]
-pub fn image_state(process: &Process) -> ImageState {
-    image_state_in(Path::new("/proc"), process)
-}
-
-/// The same with another `/proc`.
-fn image_state_in(proc: &Path, process: &Process) -> ImageState {
-    let dir = proc.join(process.pid.to_string());
-    match read_stat(&dir) {
-        Some(stat) if stat.start_ticks == process.start_ticks => {}
+/// The same of the process that has this folder of `/proc`.
+fn image_state_at(dir: &Path, process: &Process) -> ImageState {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    let running = ImageState::Running(name.and_then(|name| name.parse().ok()).unwrap_or(process.pid));
+    match read_stat(dir) {
+        // A process that had no `/proc` doesn't know when it started.
+        Some(stat) if process.start_ticks == 0 || stat.start_ticks == process.start_ticks => {}
         _ => return ImageState::Gone,
     }
-    let threads = living_threads(&dir);
+    let threads = living_threads(dir);
     if threads.is_empty() {
         return ImageState::Gone;
     }
     if process.spool.is_empty() {
-        return ImageState::Running;
+        return running;
     }
     // Each thread's file says the same, but that of one that is ending is empty.
     let maps = threads.iter().map(|thread| fs::read(thread.join("maps")));
     for maps in maps {
         match maps {
             Ok(maps) if maps.is_empty() => {}
-            Ok(maps) if maps_spool(&maps, &process.spool) => return ImageState::Running,
+            Ok(maps) if maps_spool(&maps, &process.spool) => return running,
             Ok(_) => return ImageState::Replaced,
             // It may be another user's: better to believe that it runs.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return ImageState::Running,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return running,
             Err(_) => {}
         }
     }
@@ -66,6 +70,11 @@ fn image_state_in(proc: &Path, process: &Process) -> ImageState {
 struct Stat {
     state: u8,
     start_ticks: u64,
+}
+
+/// When the process of this folder of `/proc` started.
+pub(super) fn start_ticks(dir: &Path) -> Option<u64> {
+    read_stat(dir).map(|stat| stat.start_ticks)
 }
 
 fn read_stat(dir: &Path) -> Option<Stat> {
@@ -144,7 +153,7 @@ mod tests {
     fn state(threads: &[(u32, &str, &str)]) -> ImageState {
         let process =
             Process { pid: 42, start_ticks: 987_654, spool: b"/x/a b\nc".to_vec(), ..Process::default() };
-        image_state_in(fake(threads).path(), &process)
+        image_state_at(&fake(threads).path().join("42"), &process)
     }
 
     const MAPS: &str = "7f00-7f01 rw-s 00000000 00:1b 5 /x/other\n7f02-7f03 rw-s 0 00:1b 6    /x/a b\\012c\n";
@@ -161,12 +170,12 @@ mod tests {
     #[test]
     fn states() {
         let zombie = STAT.replace(") S", ") Z");
-        assert_eq!(state(&[(42, STAT, MAPS)]), ImageState::Running);
-        assert_eq!(state(&[(42, STAT, &MAPS.replace("c\n", "c (deleted)\n"))]), ImageState::Running);
+        assert_eq!(state(&[(42, STAT, MAPS)]), ImageState::Running(42));
+        assert_eq!(state(&[(42, STAT, &MAPS.replace("c\n", "c (deleted)\n"))]), ImageState::Running(42));
         assert_eq!(state(&[(42, STAT, "1-2 r-xp 0 00:00 0 /x/a b\\012cd\n")]), ImageState::Replaced);
         assert_eq!(state(&[(42, &STAT.replace("987654", "987655"), MAPS)]), ImageState::Gone);
         assert_eq!(state(&[(42, &zombie, "")]), ImageState::Gone);
-        assert_eq!(state(&[(42, &zombie, ""), (43, STAT, MAPS)]), ImageState::Running);
+        assert_eq!(state(&[(42, &zombie, ""), (43, STAT, MAPS)]), ImageState::Running(42));
         assert_eq!(state(&[(42, &zombie, ""), (43, &zombie, "")]), ImageState::Gone);
     }
 
@@ -177,10 +186,13 @@ mod tests {
         let start_ticks = read_stat(Path::new("/proc/self")).unwrap().start_ticks;
         let path = spool.path().as_os_str().as_bytes().to_vec();
         let process = Process { pid, start_ticks, spool: path, ..Process::default() };
-        assert_eq!(image_state(&process), ImageState::Replaced);
-        assert!(is_running(&Process { spool: Vec::new(), ..process.clone() }));
+        let state = |process: &Process| image_state(process, None);
+        assert_eq!(state(&process), ImageState::Replaced);
+        let running = ImageState::Running(pid);
+        assert_eq!(state(&Process { spool: Vec::new(), ..process.clone() }), running);
+        assert_eq!(state(&Process { spool: Vec::new(), start_ticks: 0, ..process.clone() }), running);
         let exe = fs::read_link("/proc/self/exe").unwrap().into_os_string().into_encoded_bytes();
-        assert!(is_running(&Process { spool: exe, ..process.clone() }));
-        assert!(!is_running(&Process { start_ticks: start_ticks + 1, ..process }));
+        assert_eq!(state(&Process { spool: exe, ..process.clone() }), running);
+        assert_eq!(state(&Process { start_ticks: start_ticks + 1, ..process }), ImageState::Gone);
     }
 }

@@ -41,8 +41,10 @@ pub enum TraceError {
     Version(PathBuf, u32),
     /// The trace ends before it says which process it is of.
     NoProcess(PathBuf),
-    /// The process still runs.
+    /// The process still runs; its id here.
     Running(PathBuf, u32),
+    /// The process is in another pid namespace and can't be seen from here; its id there.
+    Hidden(PathBuf, u32),
 }
 
 impl fmt::Display for TraceError {
@@ -61,6 +63,11 @@ impl fmt::Display for TraceError {
             Self::Running(path, pid) => {
                 write!(f, "cannot complete {}: process {pid} still runs", path.display())
             }
+            Self::Hidden(path, pid) => write!(
+                f,
+                "cannot complete {}: process {pid} of another pid namespace may still run",
+                path.display()
+            ),
         }
     }
 }

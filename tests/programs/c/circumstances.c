@@ -193,6 +193,9 @@ int main(int argc, char **argv) {
     else if is("seccomp_call") { sandbox(0); work(); }
     else if is("seccomp_all") { pthread_t t; must(!pthread_create(&t, NULL, churns, NULL)); rounds(1000); go = 1; pthread_join(t, NULL); sandbox(SECCOMP_FILTER_FLAG_TSYNC); work(); }
     else if is("seccomp_kept_busy") { rounds(200000); sandbox(SECCOMP_FILTER_FLAG_TSYNC); work(); }
+    /* What comes back is a descriptor. */
+    else if is("seccomp_listener") { must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter) > 2); work(); }
+    else if is("seccomp_listener_all") { must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH, &filter) > 2); work(); }
     else if is("seccomp_flood") { sandbox(SECCOMP_FILTER_FLAG_TSYNC); work(); rounds(1000000); }
     else if is("seccomp_flood_one") { sandbox(-1); work(); rounds(2000000); }
     else if is("seccomp_strict") { must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)); work(); syscall(SYS_exit, status); }

@@ -1,7 +1,10 @@
 /* Changes its environment while another thread is in `system` or `popen`, with what is preloaded taken out before.
  *
  * `added`: a variable comes. `removed`: one goes. `replaced`: one gets another value. Anything else: no change. Afterwards
- * all has to be as the program has made it, with nothing else in it. */
+ * all has to be as the program has made it, with nothing else in it.
+ *
+ * As the only argument, `busy N`: while N shells run, one after the other, another thread gives a variable new values all the time, and finds
+ * each one there. (It begins after the first shell.) */
 #include "say.h"
 #include <pthread.h>
 #include <unistd.h>
@@ -53,12 +56,39 @@ static void once(const char *how) {
     is("REMOVED", strcmp(how, "removed") ? "old" : NULL);
     is("REPLACED", strcmp(how, "replaced") ? "old" : "new");
     is("LD_PRELOAD", NULL);
+    must(system("exit 0") == 0);
     char **before = environ;
     must(system("exit 0") == 0 && environ == before);
 }
 
+static volatile int go, stop;
+static void *busy(void *unused) {
+    char value[16];
+    while (!go) usleep(1000);
+    for (unsigned n = 0; !stop; n++) {
+        snprintf(value, sizeof value, "%u", n);
+        must(setenv("REPLACED", value, 1) == 0);
+        is("REPLACED", value);
+        is("KEPT", "kept");
+    }
+    return unused;
+}
+static void while_busy(int count) {
+    pthread_t thread;
+    clearenv();
+    setenv("PATH", "/bin:/usr/bin", 1);
+    setenv("REPLACED", "old", 1);
+    setenv("KEPT", "kept", 1);
+    must(pthread_create(&thread, NULL, busy, NULL) == 0);
+    for (int i = 0; i < count; i++) { must(system("exit 3") == 3 << 8); go = 1; }
+    stop = 1;
+    pthread_join(thread, NULL);
+    is("LD_PRELOAD", NULL);
+}
+
 int main(int argc, char **argv) {
     must(argc > 1);
+    if (argc == 3 && !strcmp(argv[1], "busy")) { while_busy(atoi(argv[2])); say_line("done\n", 5); return 0; }
     for (int i = 1; i < argc; i++) once(argv[i]);
     say_line("done\n", 5);
     return 0;

@@ -6,11 +6,13 @@
  * The environment of the child is the second argument's: `same`, `own` (two variables around preloaded libraries) or
  * `none`. */
 #include "say.h"
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <wordexp.h>
 
 extern char **environ;
 #define use(p) __asm__ volatile("" : : "r"(p) : "memory")
@@ -47,6 +49,29 @@ static int start(const char *how, char **env, const char *self, const char *comm
         in_child(execle(self, "trees", "leaf", "20011", "4", "5", "6", "7", "8", "9", (char *)NULL, env));
     if (!strcmp(how, "fexecve")) in_child(fexecve(open(self, O_RDONLY | O_CLOEXEC), argv, env));
     if (!strcmp(how, "execveat")) in_child(execveat(open(self, O_PATH | O_CLOEXEC), "", argv, env, AT_EMPTY_PATH));
+    if (!strcmp(how, "syscall_execve")) in_child(syscall(SYS_execve, self, argv, env));
+    if (!strcmp(how, "syscall_execveat"))
+        in_child(syscall(SYS_execveat, open(self, O_PATH | O_CLOEXEC), "", argv, env, AT_EMPTY_PATH));
+    if (!strcmp(how, "syscall_vfork")) {
+        if ((child = vfork()) == 0) { syscall(SYS_execve, self, argv, env); _exit(90); }
+        return status_of(child);
+    }
+    if (!strcmp(how, "pidfd_spawn")) {
+        int (*spawn)(int *, const char *, const void *, const void *, char *const *, char *const *) = dlsym(RTLD_DEFAULT, how);
+        int fd;
+        must(spawn != NULL && spawn(&fd, self, NULL, NULL, argv, env) == 0);
+        return status_of(-1);
+    }
+    if (!strcmp(how, "wordexp")) {
+        char words[4400];
+        wordexp_t found;
+        snprintf(words, sizeof words, "\"$(%s)\"", command);
+        environ = env;
+        must(wordexp(words, &found, 0) == 0 && found.we_wordc == 1);
+        say_line(found.we_wordv[0], (int)strlen(found.we_wordv[0]));
+        say_line("\n", 1);
+        return 7;
+    }
     if (!strcmp(how, "vfork")) {
         if ((child = vfork()) == 0) { execve(self, argv, env); _exit(90); }
         return status_of(child);

@@ -1,0 +1,93 @@
+//! Hooks of the functions after which a program may no longer reach the trace by its path: it changes its user, its root, its
+//! mounts or its namespaces, or how many files it may open.
+//!
+//! Before the first of them the trace is opened, and stays so (`Writer::keep_open` of the recorder). A program that calls none has
+//! no descriptor of ours in its table.
+
+use crate::list::Hook;
+use crate::real;
+use core::ffi::{c_int, c_long};
+use memscope_recorder::start;
+
+type Any = unsafe extern "C" fn(usize, usize, usize, usize, usize) -> c_int;
+
+/// System calls by number that do the same.
+pub const NUMBERS: [c_long; 13] = [
+    libc::SYS_chroot,
+    libc::SYS_pivot_root,
+    libc::SYS_mount,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_setuid,
+    libc::SYS_setreuid,
+    libc::SYS_setresuid,
+    libc::SYS_setfsuid,
+    libc::SYS_capset,
+    libc::SYS_setrlimit,
+    libc::SYS_prlimit64,
+    libc::SYS_landlock_restrict_self,
+];
+
+/// Before a system call of [`NUMBERS`] with these first arguments.
+pub fn before_call(number: c_long, a: usize, b: usize, c: usize) {
+    let matters = match number {
+        libc::SYS_setrlimit => limits_files(a),
+        // Without a new limit it only asks.
+        libc::SYS_prlimit64 => limits_files(b) && c != 0,
+        _ => true,
+    };
+    if matters {
+        start::before_leaving();
+    }
+}
+
+const fn limits_files(resource: usize) -> bool {
+    resource as u32 == libc::RLIMIT_NOFILE
+}
+
+unsafe fn pass_on(hook: Hook, number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize) -> c_int {
+    before_call(number, a, b, c);
+    real::ready();
+    // SAFETY: it takes at most as many arguments, all of them numbers or pointers.
+    match unsafe { real::next::<Any>(hook) } {
+        // SAFETY: the arguments are the program's.
+        Some(next) => unsafe { next(a, b, c, d, e) },
+        None => {
+            // SAFETY: the calling thread's own `errno`.
+            unsafe { *libc::__errno_location() = libc::ENOSYS };
+            -1
+        }
+    }
+}
+
+/// One hook for each, and the system call that it makes.
+macro_rules! passed_on {
+    ($($name:ident $hook:ident $number:ident;)*) => {
+        $(
+            /// # Safety
+            /// As for the function.
+            pub unsafe extern "C" fn $name(a: usize, b: usize, c: usize, d: usize, e: usize) -> c_int {
+                // SAFETY: as promised by the caller.
+                unsafe { pass_on(Hook::$hook, libc::$number, a, b, c, d, e) }
+            }
+        )*
+    };
+}
+
+passed_on! {
+    chroot Chroot SYS_chroot;
+    pivot_root PivotRoot SYS_pivot_root;
+    mount Mount SYS_mount;
+    unshare Unshare SYS_unshare;
+    setns Setns SYS_setns;
+    setuid Setuid SYS_setuid;
+    seteuid Seteuid SYS_setresuid;
+    setreuid Setreuid SYS_setreuid;
+    setresuid Setresuid SYS_setresuid;
+    setfsuid Setfsuid SYS_setfsuid;
+    capset Capset SYS_capset;
+    setrlimit Setrlimit SYS_setrlimit;
+    setrlimit64 Setrlimit64 SYS_setrlimit;
+    prlimit Prlimit SYS_prlimit64;
+    prlimit64 Prlimit64 SYS_prlimit64;
+}
