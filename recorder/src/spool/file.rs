@@ -186,7 +186,8 @@ impl SpoolFile {
         let header = memory::map_private(layout::HEADER_BYTES).expect("memory");
         self.header.store(header, Ordering::Release);
         use layout::header as h;
-        for offset in [h::ROLE, h::BELL, h::ASLEEP, h::LEFT, h::RETURNED, h::WAITERS, h::POLLS, h::LAST_LOOK] {
+        for offset in [h::ROLE, h::BELL, h::ASLEEP, h::LEFT, h::RETURNED, h::WAITERS, h::POLLS, h::LAST_LOOK]
+        {
             crate::sync::model::Touch::touch(self.half(offset).expect("a header"));
         }
     }

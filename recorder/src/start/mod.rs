@@ -219,7 +219,11 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
     // `memscope-cli` drains, once there is something in the trace; it may look as soon as that has its name.
     let drained = context.launched && !context.thread;
     if drained {
-        process.spool().half(header::ROLE).into_iter().for_each(|role| role.store(role::BUSY, Ordering::Release));
+        process
+            .spool()
+            .half(header::ROLE)
+            .into_iter()
+            .for_each(|role| role.store(role::BUSY, Ordering::Release));
         process.writer.left.set_on();
     }
     let what = describe_process(process.spool(), context, forked_from);

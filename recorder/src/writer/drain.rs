@@ -125,7 +125,9 @@ pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
 /// Writes what was left to a drainer, as far as it goes on where the trace ends; true where something was.
 fn left(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
     let mut all: Vec<_> = writer.left.take_all().map(Some).collect();
-    all.sort_by_key(|buffer| (stream(*buffer), buffer.map_or(0, |b| b.header().position.load(Ordering::Relaxed))));
+    all.sort_by_key(|buffer| {
+        (stream(*buffer), buffer.map_or(0, |b| b.header().position.load(Ordering::Relaxed)))
+    });
     let mut given = 0;
     for group in all.chunk_by(|a, b| stream(*a) == stream(*b)) {
         for batch in group.chunks(BATCH) {

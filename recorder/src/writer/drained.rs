@@ -7,12 +7,12 @@
 
 use super::{Held, Writer, drain};
 use crate::process::Process;
+use crate::program::slow::LOOK_AGAIN;
 use crate::spool::buffer::Buffer;
 use crate::start::end;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, seal, time};
-use crate::program::slow::LOOK_AGAIN;
 use core::time::Duration;
 use memscope_shared::spool::{header, role};
 
@@ -255,8 +255,7 @@ impl Writer {
     /// `patience`.
     pub(super) fn drained_last_look(&self, process: &'static Process, patience: Duration) {
         let Some(meeting) = self.meeting(process) else { return };
-        let is_private =
-            process.spool().word(header::PRIVATE_SINCE).is_some_and(|since| since.get() != 0);
+        let is_private = process.spool().word(header::PRIVATE_SINCE).is_some_and(|since| since.get() != 0);
         let deadline = time::monotonic_ns() + patience.as_nanos() as u64;
         if is_private {
             role::recall(meeting.role);

@@ -274,6 +274,15 @@ impl Writer {
 }
 
 #[cfg(loom)]
+impl Writer {
+    /// What stands for the trace, for a model's drainer.
+    #[must_use]
+    pub fn model_trace(&self) -> *mut Sink {
+        self.sink.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(loom)]
 impl crate::sync::model::Touch for Writer {
     fn touch(&self) {
         [&self.state, &self.lock, &self.calls, &self.asleep].iter().for_each(|word| word.touch());

@@ -17,7 +17,6 @@ use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use memscope_shared::spool::header;
-use memscope_shared::trace::frame::FRAME_HEADER_BYTES;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, Written, meta};
 use std::ffi::CString;
 
@@ -160,7 +159,7 @@ impl Sink {
         let file = self.open()?;
         let len = file.len()?;
         let header = |offset| {
-            let mut bytes = [0; FRAME_HEADER_BYTES];
+            let mut bytes = [0; memscope_shared::trace::frame::FRAME_HEADER_BYTES];
             (file.read_at(&mut bytes, offset) == Ok(bytes.len())).then_some(bytes)
         };
         let (offset, _) = self.written.follow(self.offset, len, header).ok_or(Errno(libc::EIO))?;
@@ -366,7 +365,39 @@ impl Sink {
     }
 
     fn write_block(&mut self, block: Block, parts: &[&[u64]]) -> Result<(), Errno> {
-        self.taken.push((block.stream, block.position, parts.concat()));
+        self.model_write(block.stream, block.position, parts.concat());
         Ok(())
+    }
+
+    /// Adds to what stands for the trace. Two at a time are a fault.
+    pub fn model_write(&mut self, stream: u32, position: u64, words: Vec<u64>) {
+        crate::sync::writes((&raw const self.taken).cast(), 1);
+        self.taken.push((stream, position, words));
+    }
+
+    /// What the trace holds.
+    #[must_use]
+    pub fn model_written(&self) -> Written {
+        crate::sync::reads((&raw const self.taken).cast(), 1);
+        let mut written = Written::new();
+        for (stream, position, words) in &self.taken {
+            written.reach(*stream, position + words.len() as u64);
+        }
+        written
+    }
+
+    /// Takes note of what a drainer wrote.
+    pub fn catch_up(&mut self) -> Result<(), Errno> {
+        if !self.caught_up {
+            self.written = self.model_written();
+            self.caught_up = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the model's drainer has died.
+    #[must_use]
+    pub fn drainer_is_dead(&self) -> bool {
+        crate::sync::model::drainer_is_dead()
     }
 }

@@ -32,9 +32,8 @@ impl Mapping {
     fn new(file: &File, bytes: usize) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
-        };
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -126,7 +125,8 @@ impl Meeting {
     pub fn sleep(&self, seen: u32, time: Duration) {
         let asleep = self.half(header::ASLEEP);
         asleep.store(1, Ordering::SeqCst);
-        let time = futex::Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
+        let time =
+            futex::Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() };
         let _ = futex::wait(self.half(header::BELL), futex::Flags::empty(), seen, Some(&time));
         asleep.store(0, Ordering::SeqCst);
     }

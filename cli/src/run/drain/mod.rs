@@ -90,10 +90,8 @@ impl Watch {
 
     /// Waits for something new; true where we are to stop.
     fn wait(&self) -> bool {
-        let timeout = self.news.is_none().then(|| Timespec {
-            tv_sec: 0,
-            tv_nsec: LOOK_AGAIN.subsec_nanos().into(),
-        });
+        let timeout =
+            self.news.is_none().then(|| Timespec { tv_sec: 0, tv_nsec: LOOK_AGAIN.subsec_nanos().into() });
         let mut fds = vec![PollFd::new(&self.stopped, PollFlags::IN)];
         fds.extend(self.news.iter().map(|news| PollFd::new(news, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {

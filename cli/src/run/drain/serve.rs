@@ -120,7 +120,8 @@ impl<'a> Drain<'a> {
                 due = now + TICK;
                 self.look(ticks.is_multiple_of(TICKS_PER_SAMPLE))?;
                 if !self.samples.lives()
-                    || ticks.is_multiple_of(TICKS_PER_SAMPLE) && image_state(&self.process) != ImageState::Running
+                    || ticks.is_multiple_of(TICKS_PER_SAMPLE)
+                        && image_state(&self.process) != ImageState::Running
                 {
                     return Ok(());
                 }
