@@ -345,23 +345,6 @@ fn a_drainer_comes_and_goes() {
     assert!(orders > 100, "only {orders} orders");
 }
 
-/// The same with two threads and buffers enough: they find each other's left, and drained.
-#[test]
-fn a_drainer_serves_two_threads() {
-    let orders = check(1, || {
-        let (process, buffers) = drained_process(8);
-        let threads = [2, 3].map(|tid| spawn(tid, move || record((0..3).map(|n| tid as usize * 10 + n))));
-        if drain(process, &buffers, 1, false) {
-            role::let_go(half(process, layout::header::ROLE));
-        }
-        threads.into_iter().for_each(|thread| thread.join().expect("a producer"));
-        let streams = taken(process);
-        assert_eq!(all_numbers(&streams), [20, 21, 22, 30, 31, 32]);
-        assert!(streams.values().all(|records| numbers(records).is_sorted()));
-    });
-    assert!(orders > 100, "only {orders} orders");
-}
-
 /// It dies with the claim, having written what it has not given back: the thread finds that out and goes on from there.
 #[test]
 fn a_drainer_dies() {

@@ -232,7 +232,7 @@ fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
         if process.phase() != Phase::Recording {
             return None;
         }
-        if !process.writer.is_running() && !process.writer.is_drained(process) {
+        if !process.writer.is_running() && !process.writer.may_be_drained(process) {
             break;
         }
         let now = clock::stamp();

@@ -108,7 +108,7 @@ impl File {
     }
 
     /// Its length.
-    pub fn len(&self) -> Result<u64, Errno> {
+    pub fn length(&self) -> Result<u64, Errno> {
         // SAFETY: `stat` is plain data, for which zero bytes are valid.
         let mut stat: libc::stat = unsafe { core::mem::zeroed() };
         // SAFETY: `stat` is writable and of the size that the kernel writes.

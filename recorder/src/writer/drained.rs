@@ -126,9 +126,9 @@ impl Writer {
         self.meeting(process).into_iter().for_each(|meeting| role::end_writing(meeting.role));
     }
 
-    /// True where a drainer has the claim.
-    pub fn is_drained(&self, process: &Process) -> bool {
-        self.meeting(process).is_some_and(|meeting| role::is_drained(meeting.role))
+    /// True where a drainer has the claim, or may yet come.
+    pub fn may_be_drained(&self, process: &Process) -> bool {
+        self.meeting(process).is_some_and(|meeting| role::Word::get(meeting.role) != role::OWN)
     }
 
     /// Leaves a full buffer to whoever writes, unless it is `abandoned` (see [`Writer::hand_over`]).

@@ -157,7 +157,7 @@ impl Sink {
             return Ok(());
         }
         let file = self.open()?;
-        let len = file.len()?;
+        let len = file.length()?;
         let header = |offset| {
             let mut bytes = [0; memscope_shared::trace::frame::FRAME_HEADER_BYTES];
             (file.read_at(&mut bytes, offset) == Ok(bytes.len())).then_some(bytes)
