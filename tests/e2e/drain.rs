@@ -58,6 +58,14 @@ fn the_program_does_not_write() {
     }
 }
 
+/// After a filter for all its threads the program makes no system call of ours, and needs none.
+#[test]
+fn a_filter_for_all_threads() {
+    let argv = [program::c("circumstances", &[]), "seccomp_flood".into()];
+    let process = Record::new(argv).option("--no-thread").allocations("none").with_code(7).process();
+    assert_exact(&process.stats, 5_000 + 60_000 + 1_000_000, 3);
+}
+
 /// The same program with our thread in it gives the same numbers.
 #[test]
 fn the_numbers_are_those_of_our_thread() {
