@@ -14,22 +14,46 @@ use crate::writer::drain;
 use crate::writer::sink::Sink;
 use memscope_shared::record::{OPERAND_MASK, kind, kind_of};
 use memscope_shared::spool as layout;
+use memscope_shared::spool::role::{self, Claim};
 use std::collections::BTreeMap;
 
 /// A process that records, with this many buffers.
 fn process(buffers: usize, has_writer: bool) -> &'static Process {
     let process = Process::model();
+    give_buffers(process, buffers);
+    process.writer.open(Box::default(), Box::new(Sink::model()), has_writer);
+    process.set_phase(Phase::Recording);
+    process
+}
+
+fn give_buffers(process: &Process, count: usize) -> Vec<Buffer> {
     process.pool.stay();
-    for _ in 0..buffers {
+    let buffers = (0..count).map(|_| {
         let memory = memory::map_private(layout::BUFFER_BYTES).expect("memory");
         // SAFETY: newly mapped, and for as long as the model runs.
         let buffer = unsafe { Buffer::at(memory) }.expect("an address");
         buffer.touch();
         process.pool.give(buffer);
-    }
-    process.writer.open(Box::default(), Box::new(Sink::model()), has_writer);
+        buffer
+    });
+    buffers.collect()
+}
+
+/// The same for one that a drainer may come to.
+fn drained_process(buffers: usize) -> (&'static Process, Vec<Buffer>) {
+    let process = Process::model();
+    let buffers = give_buffers(process, buffers);
+    process.spool().model();
+    half(process, layout::header::ROLE).store(role::BUSY, Ordering::Release);
+    process.writer.left.set_on();
+    process.writer.open(Box::default(), Box::new(Sink::model()), false);
     process.set_phase(Phase::Recording);
-    process
+    process.writer.let_drainer_come(process);
+    (process, buffers)
+}
+
+fn half(process: &'static Process, offset: usize) -> &'static AtomicU32 {
+    process.spool().half(offset).expect("a header")
 }
 
 /// Records these numbers, each with a call of the hook.
@@ -58,6 +82,9 @@ fn look(process: &'static Process) {
 /// Writes what is left and gives all records that were taken, by stream; checks that each stream is whole.
 fn taken(process: &'static Process) -> BTreeMap<u32, Vec<(u8, u64)>> {
     let held = process.writer.hold().expect("a sink");
+    if process.writer.left.is_on() {
+        held.sink.catch_up().expect("a trace");
+    }
     while drain::queued(process, &process.writer, held.sink) {}
     assert!(drain::partial(process, held.sink));
     let mut streams = BTreeMap::<u32, Vec<u64>>::new();
@@ -251,6 +278,84 @@ fn the_pools_buffers_have_one_owner() {
         let (one, two) = (process.pool.take(process.spool()), process.pool.take(process.spool()));
         assert!(one.is_some() && two.is_some() && one != two, "both buffers came back");
         assert_eq!(process.pool.take(process.spool()), None);
+    });
+    assert!(orders > 100, "only {orders} orders");
+}
+
+/// What `memscope-cli` does: it claims the trace, takes full buffers and part-filled ones for some rounds, and lets go or dies.
+/// True where it had the claim.
+fn drain(process: &'static Process, buffers: &[Buffer], rounds: usize, dies: bool) -> bool {
+    let claim = role::claim(half(process, layout::header::ROLE));
+    if claim != Claim::Made {
+        return false;
+    }
+    // SAFETY: the claim makes us its only user, which the model watches.
+    let trace = unsafe { &mut *process.writer.model_trace() };
+    let mut written = trace.model_written();
+    for round in 0..rounds {
+        for state in [role::FULL, role::FILLING] {
+            // As the drainer does: each word is read once, the state first.
+            let mut found: Vec<_> = buffers
+                .iter()
+                .filter(|buffer| buffer.header().state.load(Ordering::Acquire) == state)
+                .map(|buffer| {
+                    (buffer.header().stream.load(Ordering::Acquire) as u32, buffer.untaken(), buffer)
+                })
+                .filter(|(stream, ..)| *stream != 0)
+                .collect();
+            found.sort_by_key(|(stream, (position, _), _)| (*stream, *position));
+            for (stream, piece, buffer) in found {
+                if piece.0 > written.end(stream) {
+                    continue;
+                }
+                let mut parts: [&[u64]; 1] = [&[]];
+                let run = written.run(stream, [piece], &mut parts);
+                if run.end > run.start {
+                    trace.model_write(stream, run.start, parts[0].to_vec());
+                    written.reach(stream, run.end);
+                }
+                if dies && round + 1 == rounds {
+                    // Between writing and giving back.
+                    return true;
+                }
+                if state == role::FULL {
+                    assert!(role::Word::replace(&buffer.header().state, role::FULL, role::DRAINED));
+                    half(process, layout::header::RETURNED).fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        os::yield_now();
+    }
+    true
+}
+
+/// A drainer comes, takes what it finds and lets go, while a thread fills more buffers than there are.
+#[test]
+fn a_drainer_comes_and_goes() {
+    let orders = check(2, || {
+        let (process, buffers) = drained_process(2);
+        let producer = spawn(2, || record(1..=3));
+        if drain(process, &buffers, 1, false) {
+            role::let_go(half(process, layout::header::ROLE));
+        }
+        producer.join().expect("the producer");
+        let streams = taken(process);
+        assert_eq!(numbers(&streams[&1]), [1, 2, 3]);
+    });
+    assert!(orders > 100, "only {orders} orders");
+}
+
+/// It dies with the claim, having written what it has not given back: the thread finds that out and goes on from there.
+#[test]
+fn a_drainer_dies() {
+    let orders = check(2, || {
+        let (process, buffers) = drained_process(2);
+        let producer = spawn(2, || record(1..=3));
+        drain(process, &buffers, 1, true);
+        crate::sync::model::drainer_dies();
+        producer.join().expect("the producer");
+        let streams = taken(process);
+        assert_eq!(numbers(&streams[&1]), [1, 2, 3]);
     });
     assert!(orders > 100, "only {orders} orders");
 }

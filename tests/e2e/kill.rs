@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memscope_tests::command::only_child;
 use memscope_tests::recording::{self, analyze};
 use memscope_tests::snapshot::Stats;
 use memscope_tests::{Record, Snapshot, program};
@@ -137,17 +138,6 @@ fn at_all_moments(one: impl Fn(Duration) -> usize + Sync) -> usize {
     })
 }
 
-/// The only child of a process.
-fn child_of(pid: u32) -> String {
-    loop {
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
-        if let Some(child) = children.split_whitespace().next() {
-            return child.to_owned();
-        }
-        thread::yield_now();
-    }
-}
-
 /// `run` completes the trace when the program was killed; the JSON says how it ended.
 #[test]
 fn under_run() {
@@ -155,7 +145,7 @@ fn under_run() {
     let most = at_all_moments(|wait| {
         let folder = TempDir::new().expect("a folder");
         // Before that, its child is not yet the program.
-        let told = told_before_the_kill(&record, &folder, wait + Duration::from_millis(30), child_of);
+        let told = told_before_the_kill(&record, &folder, wait + Duration::from_millis(30), only_child);
         if recording::traces_in(&folder.path().join("rec")).is_empty() {
             assert!(told.is_empty(), "{wait:?}: no trace, but {} blocks were told of", told.len());
             return 0;

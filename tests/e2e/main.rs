@@ -25,6 +25,7 @@ mod sameness; // output and exit status of real programs
 // The outside
 mod by_hand; // LD_PRELOAD and the variables
 mod cli_run; // exit statuses, errors, options of `run`
+mod drain; // `run --no-thread`
 mod reports; // terminal, JSON and HTML agree; the schema
 
 // Hard ends and circumstances

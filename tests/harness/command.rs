@@ -200,6 +200,21 @@ pub fn signal(target: &str, name: &str) {
     assert!(sent.is_ok(), "the `kill` program is needed");
 }
 
+/// The only child of a process, once it has one.
+///
+/// # Panics
+/// When the process has ended.
+#[must_use]
+pub fn only_child(pid: u32) -> String {
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it runs");
+        if let Some(child) = children.split_whitespace().next() {
+            return child.to_owned();
+        }
+        thread::yield_now();
+    }
+}
+
 fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

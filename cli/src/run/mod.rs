@@ -2,11 +2,12 @@
 //! asked for.
 //!
 //! ```text
-//! preflight -> directory -> child -> wait (signals) -> finish: complete, export, say
+//! preflight -> directory -> child -> wait (signals, drain) -> finish: complete, export, say
 //! ```
 
 mod child;
 mod directory;
+mod drain;
 mod environment;
 mod finish;
 mod inherited;
@@ -23,6 +24,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::child::{Plan, Waiting};
 use self::directory::Directory;
+use self::drain::Draining;
 use self::signals::{Ending, Signals};
 use self::witness::{Ends, Witness};
 use crate::args::RunArgs;
@@ -87,8 +89,11 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
         directory.abandon();
         return Err(cannot_run(command, &error));
     }
+    // From here on there may be threads: nothing is forked any more.
+    let draining = if args.no_thread { Draining::start(directory.path()) } else { None };
     let ending = signals.wait_for(pid).map_err(|error| Error::failed(command.display(), describe(&error)))?;
     let seen_ns = monotonic_ns();
+    draining.into_iter().for_each(Draining::stop);
     // From here on we may be interrupted: what was recorded stays.
     signals.go_on_alone();
     let others = witness.map(Witness::ends).unwrap_or_default();

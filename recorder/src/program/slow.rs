@@ -19,6 +19,8 @@ use memscope_shared::spool::{EndReason, header};
 
 /// A wait for a buffer without any progress that lasts this long ends the recording.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a wait lasts at most before a thread looks again.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// The same in stamps, for waits where no system call may be made; 0: not known.
 static SEALED_PATIENCE: AtomicU64 = AtomicU64::new(0);
 
@@ -150,9 +152,10 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
     if seal::forbids() {
         return acquire_sealed(process);
     }
-    let mut progress = (process.pool.returns(), time::monotonic_ns());
+    let (mut progress, mut before, mut waited) = (process.writer.returns(process), time::monotonic_ns(), 0);
     loop {
-        let seen = process.pool.returns();
+        let seen = process.writer.returns(process);
+        process.writer.collect(process);
         if let Some(buffer) = process.pool.take(process.spool()) {
             return Some(buffer);
         }
@@ -162,13 +165,14 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
         if process.writer.write_if_nobody_does(process) {
             continue;
         }
-        process.writer.press();
-        process.pool.wait(seen, Duration::from_millis(100));
-        process.writer.release();
-        let now = time::monotonic_ns();
-        if process.pool.returns() != progress.0 {
-            progress = (process.pool.returns(), now);
-        } else if now - progress.1 > PATIENCE.as_nanos() as u64 {
+        process.writer.wait(process, seen);
+        let (now, returns) = (time::monotonic_ns(), process.writer.returns(process));
+        // A program that was stopped meanwhile has not waited all that time, nor could anybody write.
+        waited += (now - before).min(2 * LOOK_AGAIN.as_nanos() as u64);
+        before = now;
+        if returns != progress {
+            (progress, waited) = (returns, 0);
+        } else if waited > PATIENCE.as_nanos() as u64 {
             end::end_recording(process, end::Reason::Stalled);
             return None;
         }
@@ -221,13 +225,14 @@ pub fn measure_patience(process: &Process) {
 fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
     let mut progress = (process.pool.returns(), clock::stamp());
     loop {
+        process.writer.collect(process);
         if let Some(buffer) = process.pool.take(process.spool()) {
             return Some(buffer);
         }
         if process.phase() != Phase::Recording {
             return None;
         }
-        if !process.writer.is_running() {
+        if !process.writer.is_running() && !process.writer.may_be_drained(process) {
             break;
         }
         let now = clock::stamp();

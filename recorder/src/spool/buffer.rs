@@ -4,13 +4,17 @@
 //! free -> owned by a thread (filled) -> queued -> taken by the writer -> free
 //! ```
 //!
+//! Where `memscope-cli` drains instead of a writer of ours, its `state` says the same to another process
+//! (`memscope_shared::spool::role`).
+//!
 //! A thread alone writes `committed`, the writer alone writes `taken`. What lies between the two is to be
 //! written to the trace, whether the buffer is queued or still being filled.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::reads;
 use core::ptr::NonNull;
 use memscope_shared::spool as layout;
+use memscope_shared::spool::role;
 
 /// The header; its fields stand where `memscope_shared::spool::buffer` says.
 #[repr(C, align(64))]
@@ -26,11 +30,13 @@ pub struct Header {
     pub committed: AtomicU64,
     /// Words written to the trace.
     pub taken: AtomicU64,
-    /// Link of the free list.
+    /// Link of the free list, or of the list of those left to a drainer.
     pub next: AtomicU64,
     /// 1 where the buffer is private memory, that dies with the process.
     pub private: AtomicU64,
-    unused: AtomicU64,
+    /// How far it is, for a drainer.
+    pub state: AtomicU32,
+    unused: AtomicU32,
 }
 
 const _: () = {
@@ -40,6 +46,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, position) == layout::buffer::POSITION);
     assert!(core::mem::offset_of!(Header, committed) == layout::buffer::COMMITTED);
     assert!(core::mem::offset_of!(Header, taken) == layout::buffer::TAKEN);
+    assert!(core::mem::offset_of!(Header, state) == layout::buffer::STATE);
 };
 
 /// A buffer of the pool. Buffers are never unmapped while the process lives, so a `Buffer` stays valid;
@@ -112,6 +119,8 @@ impl Buffer {
         header.taken.store(0, Ordering::Relaxed);
         header.position.store(position, Ordering::Relaxed);
         header.thread.store(thread, Ordering::Relaxed);
+        // A drainer that finds this finds all of the above, too.
+        header.state.store(role::FILLING, Ordering::Release);
         // Last: from here on a reader of the file counts the buffer as in use.
         header.stream.store(stream, Ordering::Release);
     }
@@ -124,5 +133,6 @@ impl crate::sync::model::Touch for Buffer {
         [&h.stream, &h.thread, &h.position, &h.committed, &h.taken, &h.next, &h.private]
             .iter()
             .for_each(|word| word.touch());
+        h.state.touch();
     }
 }

@@ -155,6 +155,15 @@ impl SpoolFile {
         Some(Word(unsafe { &*header.add(offset).cast::<AtomicU64>() }))
     }
 
+    /// The lower half of a live word of the header, for those that two processes meet at.
+    #[must_use]
+    pub fn half(&self, offset: usize) -> Option<&AtomicU32> {
+        self.word(offset).map(|Word(word)| {
+            // SAFETY: the lower half of a little-endian word comes first, and all uses of it are of this type.
+            unsafe { &*core::ptr::from_ref(word).cast::<AtomicU32>() }
+        })
+    }
+
     /// Adds a segment: the address of its first buffer and their number. One thread at a time.
     pub fn grow(&self) -> Option<(usize, usize)> {
         let buffers = self.word(layout::header::BUFFERS)?;
@@ -174,6 +183,20 @@ impl SpoolFile {
     pub fn remove(&self) {
         if self.exists() {
             let _ = file::remove(self.path());
+        }
+    }
+}
+
+#[cfg(loom)]
+impl SpoolFile {
+    /// Has a header from now on, and no more.
+    pub fn model(&self) {
+        let header = memory::map_private(layout::HEADER_BYTES).expect("memory");
+        self.header.store(header, Ordering::Release);
+        use layout::header as h;
+        for offset in [h::ROLE, h::BELL, h::ASLEEP, h::LEFT, h::RETURNED, h::WAITERS, h::POLLS, h::LAST_LOOK]
+        {
+            crate::sync::model::Touch::touch(self.half(offset).expect("a header"));
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::sys::signal::Blocked;
 use crate::sys::{futex, memory, process, seal};
 use core::time::Duration;
 use memscope_shared::spool as layout;
+use memscope_shared::spool::role;
 
 /// Buffers that may be filled and waiting for the writer, beyond one for each thread: 6 MiB.
 ///
@@ -74,6 +75,7 @@ impl Pool {
     /// Gives a buffer back and wakes who waits for one.
     pub fn give(&self, buffer: Buffer) {
         buffer.header().stream.store(0, Ordering::Release);
+        buffer.header().state.store(role::FREE, Ordering::Release);
         self.push(buffer);
         self.returned.fetch_add(1, Ordering::SeqCst);
         if self.waiters.load(Ordering::SeqCst) > 0 {

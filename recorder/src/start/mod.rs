@@ -27,7 +27,7 @@ use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use directory::Directory;
-use memscope_shared::spool::header;
+use memscope_shared::spool::{header, role};
 use memscope_shared::trace::{ClockKind, meta};
 use settings::{Format, Settings};
 use std::ffi::CString;
@@ -240,12 +240,23 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
     // SAFETY: one thread opens a process's recording, and others can't see the spool before that.
     unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path()) }?;
     let samples = [process.first_sample(), clock::sample()];
+    // `memscope-cli` drains, once there is something in the trace; it may look as soon as that has its name.
+    let drained = context.launched && !context.thread;
+    if drained {
+        process
+            .spool()
+            .half(header::ROLE)
+            .into_iter()
+            .for_each(|role| role.store(role::BUSY, Ordering::Release));
+        process.writer.left.set_on();
+    }
     let what = describe_process(process.spool(), context, forked_from);
     let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
     process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.spool().take_notes();
     process.writer.write_early(process);
+    process.writer.let_drainer_come(process);
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub fn before(filter: Filter) -> Option<Undo> {
 pub fn refused(undo: &Undo) {
     undo.word.into_iter().for_each(tls::set);
     if seal::reopen() {
-        process::get().into_iter().for_each(|process| process.writer.unretire());
+        process::get().into_iter().for_each(|process| process.writer.unretire(process));
     }
 }
 
@@ -81,7 +81,7 @@ fn prepare(process: &'static Process, filter: Filter, state: usize) {
     process.pool.reserve(process.spool());
     birth::prepare_nested(state);
     if filter == Filter::AllThreads {
-        process.writer.retire(PATIENCE);
+        process.writer.retire(process, PATIENCE);
     } else {
         process.writer.poll(process);
     }

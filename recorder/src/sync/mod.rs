@@ -29,3 +29,16 @@ pub const fn reads(_at: *const u64, _words: usize) {}
 
 #[cfg(loom)]
 pub use model::{reads, writes};
+
+#[cfg(loom)]
+impl memscope_shared::spool::role::Word for atomic::AtomicU32 {
+    fn get(&self) -> u32 {
+        self.load(atomic::Ordering::Acquire)
+    }
+    fn set(&self, value: u32) {
+        self.store(value, atomic::Ordering::Release);
+    }
+    fn replace(&self, from: u32, to: u32) -> bool {
+        self.compare_exchange(from, to, atomic::Ordering::AcqRel, atomic::Ordering::Acquire).is_ok()
+    }
+}

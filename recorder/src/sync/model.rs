@@ -187,6 +187,20 @@ pub fn tid() -> u32 {
 /// Threads that have gone, as the kernel knows them: what they did happened before.
 static GONE: [AtomicU32; THREADS + 1] = [const { AtomicU32::new(0) }; THREADS + 1];
 
+/// 1 once a model's drainer has died: what it did happened before.
+static DEAD: AtomicU32 = AtomicU32::new(0);
+
+/// The model's drainer dies.
+pub fn drainer_dies() {
+    DEAD.store(1, Ordering::Release);
+}
+
+/// Stands for the lock that the kernel takes away from a dead drainer.
+#[must_use]
+pub fn drainer_is_dead() -> bool {
+    DEAD.load(Ordering::Acquire) == 1
+}
+
 /// True while the thread runs.
 #[must_use]
 pub fn thread_exists(tid: u32) -> bool {
@@ -247,6 +261,8 @@ fn begin() {
         let _ = unsafe { crate::sys::memory::unmap(address as *mut u8, bytes) };
     }
     GONE.iter().for_each(|gone| gone.store(0, Ordering::Relaxed));
+    DEAD.store(0, Ordering::Relaxed);
     RUNNING.set(true);
+    DEAD.touch();
     GONE.touch();
 }

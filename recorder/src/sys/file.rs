@@ -107,6 +107,28 @@ impl File {
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
     }
 
+    /// Its length.
+    pub fn length(&self) -> Result<u64, Errno> {
+        // SAFETY: `stat` is plain data, for which zero bytes are valid.
+        let mut stat: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: `stat` is writable and of the size that the kernel writes.
+        unsafe { syscall(libc::SYS_fstat, [self.0 as usize, &raw mut stat as usize, 0, 0, 0, 0]) }?;
+        Ok(stat.st_size as u64)
+    }
+
+    /// Whether somebody holds a lock on its first byte through another opening of the file. The kernel takes the lock
+    /// away when the last who has that opening is dead.
+    pub fn is_locked(&self) -> Result<bool, Errno> {
+        // SAFETY: `flock` is plain data, for which zero bytes are valid.
+        let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as i16;
+        lock.l_len = 1;
+        let args = [self.0 as usize, libc::F_OFD_GETLK as usize, &raw mut lock as usize, 0, 0, 0];
+        // SAFETY: `lock` is readable and writable, and of the size that the kernel uses.
+        unsafe { syscall(libc::SYS_fcntl, args) }?;
+        Ok(lock.l_type != libc::F_UNLCK as i16)
+    }
+
     /// Its mode and who owns it.
     pub fn status(&self) -> Result<Status, Errno> {
         // SAFETY: `stat` is plain data, for which zero bytes are valid.

@@ -94,6 +94,9 @@ pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
     if sink.failed() {
         return false;
     }
+    if writer.left.is_on() {
+        return left(process, writer, sink);
+    }
     let mut batch = [None; BATCH];
     let mut count = 0;
     for slot in &mut batch {
@@ -117,6 +120,35 @@ pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
         group.iter().flatten().for_each(|buffer| give_back(process, *buffer));
     }
     count > 0
+}
+
+/// Writes what was left to a drainer, as far as it goes on where the trace ends; true where something was.
+fn left(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
+    let mut all: Vec<_> = writer.left.take_all().map(Some).collect();
+    all.sort_by_key(|buffer| {
+        (stream(*buffer), buffer.map_or(0, |b| b.header().position.load(Ordering::Relaxed)))
+    });
+    let mut given = 0;
+    for group in all.chunk_by(|a, b| stream(*a) == stream(*b)) {
+        for batch in group.chunks(BATCH) {
+            if !sink.failed()
+                && let Err(error) = sink.take_following(batch)
+            {
+                end::end_recording(process, end::Reason::WriteFailed(error));
+            }
+            for buffer in batch.iter().flatten() {
+                if sink.has(*buffer) {
+                    give_back(process, *buffer);
+                    given += 1;
+                } else {
+                    // The one before it is in another thread's hands.
+                    writer.left.push(*buffer);
+                }
+            }
+        }
+    }
+    writer.gave_back(process, given);
+    given > 0
 }
 
 fn stream(buffer: Option<Buffer>) -> u64 {

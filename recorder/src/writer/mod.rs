@@ -1,12 +1,13 @@
 //! The writer: from full buffers to frames of the trace.
 //!
 //! [`channel`] carries full buffers, [`thread`] is our thread, [`drain`] its loop, [`sink`] makes frames and appends
-//! them, [`compress`] is zstd. What is here runs on our thread; where none lives (it was never started, or the
+//! them, [`compress`] is zstd, [`drained`] is for processes that `memscope-cli` drains. What is here runs on our thread; where none lives (it was never started, or the
 //! process was forked) a thread of the program does the same work under the same lock.
 
 pub mod channel;
 pub mod compress;
 pub(crate) mod drain;
+pub mod drained;
 pub mod sink;
 mod thread;
 
@@ -18,6 +19,7 @@ use crate::sys::signal::Blocked;
 use crate::sys::{futex, process as os, seal};
 use channel::Channel;
 use core::time::Duration;
+use drained::Left;
 use sink::Sink;
 
 /// Buffers that are let gather before our thread is woken: larger frames are smaller by up to a third. (Every 80 ms it
@@ -59,6 +61,8 @@ pub struct Writer {
     polls: AtomicU32,
     /// Our thread's id; the kernel stores 0 when it has gone.
     tid: AtomicU32,
+    /// Full buffers, where a drainer may come; then nothing goes over the channel.
+    pub left: Left,
 }
 
 const GO_ON: u32 = 0;
@@ -113,6 +117,9 @@ impl Writer {
     /// Takes a full buffer from a thread of the program, unless it turns out to be `abandoned`: a handler has forked
     /// this process meanwhile, and the buffer is its parent's.
     pub fn hand_over(&self, process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
+        if self.left.is_on() {
+            return self.leave(process, buffer, abandoned);
+        }
         let Some(channel) = self.channel() else { return };
         loop {
             // A signal handler that sends inside of a send could wait for it without end.
@@ -188,6 +195,9 @@ impl Writer {
         if seal::forbids() || matches!(self.state.load(Ordering::Acquire), STARTING | RUNNING) {
             return false;
         }
+        if self.left.is_on() {
+            return self.write_left(process);
+        }
         self.hold().is_some_and(|held| drain::queued(process, self, held.sink))
     }
 
@@ -200,7 +210,9 @@ impl Writer {
 
     /// Writes what nobody can know once the process is gone; for at most `patience`.
     pub fn last_look(&self, process: &'static Process, patience: Duration) {
-        if self.is_running() {
+        if self.left.is_on() {
+            self.drained_last_look(process, patience);
+        } else if self.is_running() {
             self.look.store(1, Ordering::SeqCst);
             self.call();
             futex::wait_while(&self.looked, 0, patience);
@@ -228,6 +240,7 @@ impl Writer {
     /// The program's threads will not be able to wake our thread: it is started now and looks often by itself.
     pub fn poll(&self, process: &'static Process) {
         self.polls.store(1, Ordering::SeqCst);
+        self.let_drainer_poll(process, true);
         if self.state.load(Ordering::Acquire) == NONE {
             self.start(process);
         }
@@ -235,7 +248,8 @@ impl Writer {
     }
 
     /// Our thread writes what there is and ends, for good or until [`Writer::unretire`]; for at most `patience`.
-    pub fn retire(&self, patience: Duration) {
+    pub fn retire(&self, process: &Process, patience: Duration) {
+        self.let_drainer_poll(process, true);
         let _ = self.state.compare_exchange(NONE, RETIRED, Ordering::AcqRel, Ordering::Relaxed);
         if self.is_running() {
             self.stop.store(RETIRE, Ordering::SeqCst);
@@ -246,7 +260,8 @@ impl Writer {
     }
 
     /// A new thread of ours may be started.
-    pub fn unretire(&self) {
+    pub fn unretire(&self, process: &Process) {
+        self.let_drainer_poll(process, false);
         self.polls.store(0, Ordering::SeqCst);
         self.stop.store(GO_ON, Ordering::SeqCst);
         let _ = self.state.compare_exchange(RETIRED, NONE, Ordering::AcqRel, Ordering::Relaxed);
@@ -269,6 +284,15 @@ impl Writer {
 }
 
 #[cfg(loom)]
+impl Writer {
+    /// What stands for the trace, for a model's drainer.
+    #[must_use]
+    pub fn model_trace(&self) -> *mut Sink {
+        self.sink.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(loom)]
 impl crate::sync::model::Touch for Writer {
     fn touch(&self) {
         [&self.state, &self.lock, &self.calls, &self.asleep].iter().for_each(|word| word.touch());
@@ -276,5 +300,6 @@ impl crate::sync::model::Touch for Writer {
         [&self.pressed, &self.stop, &self.stopped].iter().for_each(|word| word.touch());
         self.channel.touch();
         self.sink.touch();
+        self.left.touch();
     }
 }

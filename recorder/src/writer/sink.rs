@@ -19,7 +19,7 @@ use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
 use memscope_shared::spool::header;
-use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, meta};
+use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, Written, meta};
 use std::ffi::CString;
 
 /// Most buffers that are taken together.
@@ -44,8 +44,9 @@ pub struct Sink {
     encoder: Encoder,
     zstd: Zstd,
     out: Vec<u8>,
-    /// Position up to which each stream is in the trace, by stream number.
-    written: Vec<u64>,
+    written: Written,
+    /// What a drainer wrote is known.
+    caught_up: bool,
     memory: Vec<MemorySample>,
     last_rss: u64,
     failed: bool,
@@ -62,7 +63,7 @@ const fn as_recorded(sample: Sample) -> ClockSample {
 impl Sink {
     /// Makes the trace at `path`, which must not exist, and writes its first frames.
     pub fn create(path: &CStr, process: &meta::Process, samples: &[Sample]) -> Result<Self, Errno> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
         let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
         // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
         let file = File::open(&draft, flags, 0o600)?;
@@ -79,7 +80,8 @@ impl Sink {
             encoder,
             zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
             out: Vec::new(),
-            written: Vec::new(),
+            written: Written::new(),
+            caught_up: false,
             memory: Vec::new(),
             last_rss: 0,
             failed: false,
@@ -158,6 +160,37 @@ impl Sink {
         }
     }
 
+    /// Where a drainer has let go: takes note of what it wrote, and cuts off what it could not finish.
+    #[cfg(not(loom))]
+    pub fn catch_up(&mut self) -> Result<(), Errno> {
+        if self.caught_up {
+            return Ok(());
+        }
+        let file = self.open()?;
+        let len = file.length()?;
+        let header = |offset| {
+            let mut bytes = [0; memscope_shared::trace::frame::FRAME_HEADER_BYTES];
+            (file.read_at(&mut bytes, offset) == Ok(bytes.len())).then_some(bytes)
+        };
+        let (offset, _) = self.written.follow(self.offset, len, header).ok_or(Errno(libc::EIO))?;
+        if offset < len {
+            file.set_len(offset)?;
+        }
+        self.keep(file);
+        self.offset = offset;
+        self.caught_up = true;
+        Ok(())
+    }
+
+    /// True where the lock that goes with a drainer's claim is free.
+    #[cfg(not(loom))]
+    pub fn drainer_is_dead(&mut self) -> bool {
+        let Ok(file) = self.open() else { return false };
+        let dead = file.is_locked() == Ok(false);
+        self.keep(file);
+        dead
+    }
+
     /// The file, by the descriptor that was kept or else by its path.
     fn open(&mut self) -> Result<File, Errno> {
         if let Some(file) = self.file.take() {
@@ -168,7 +201,7 @@ impl Sink {
                 _ => file.forget(),
             }
         }
-        let file = File::open(&self.path, libc::O_WRONLY, 0)?;
+        let file = File::open(&self.path, libc::O_RDWR, 0)?;
         if file.identity()? == self.identity { Ok(file) } else { Err(Errno::ENOENT) }
     }
 
@@ -184,13 +217,26 @@ impl Sink {
     /// The same for the buffer that a thread is filling: only if it continues what the trace has. Else the buffer
     /// before it is still on its way to us.
     pub fn take_part(&mut self, buffer: Buffer) -> Result<(), Errno> {
-        let header = buffer.header();
-        let stream = header.stream.load(Ordering::Acquire) as usize;
-        let written = self.written.get(stream).copied().unwrap_or(0);
-        if header.position.load(Ordering::Relaxed) > written {
+        self.take_following(&[Some(buffer)])
+    }
+
+    /// Of a run of buffers of one stream, writes those that continue what the trace has.
+    pub fn take_following(&mut self, buffers: &[Option<Buffer>]) -> Result<(), Errno> {
+        let Some(Some(first)) = buffers.first() else { return Ok(()) };
+        let header = first.header();
+        let stream = header.stream.load(Ordering::Acquire) as u32;
+        if header.position.load(Ordering::Relaxed) > self.written.end(stream) {
             return Ok(());
         }
-        self.take_adjacent(&[Some(buffer)]).map(drop)
+        self.take_adjacent(buffers).map(drop)
+    }
+
+    /// Whether all that a buffer holds is in the trace.
+    #[must_use]
+    pub fn has(&self, buffer: Buffer) -> bool {
+        let header = buffer.header();
+        let end = header.position.load(Ordering::Relaxed) + header.committed.load(Ordering::Acquire);
+        end <= self.written.end(header.stream.load(Ordering::Acquire) as u32)
     }
 
     /// Writes the buffers that follow each other without a gap in the stream; returns those behind them.
@@ -198,37 +244,22 @@ impl Sink {
         let mut parts: [&[u64]; BATCH] = [&[]; BATCH];
         let Some(Some(first)) = buffers.first() else { return Ok(&[]) };
         let header = first.header();
-        let (stream, thread) = (header.stream.load(Ordering::Relaxed), header.thread.load(Ordering::Relaxed));
-        let index = stream as usize;
-        if self.written.len() <= index {
-            self.written.resize(index + 1, 0);
-        }
-        let start = self.written[index].max(first.untaken().0);
-        let mut at = start;
-        let mut count = 0;
-        for (buffer, part) in buffers.iter().flatten().zip(&mut parts) {
-            let (position, words) = buffer.untaken();
-            if position > at {
-                break;
-            }
-            // A thread that moved to another buffer copied words that may be written already.
-            let known = usize::try_from(at - position).unwrap_or(usize::MAX).min(words.len());
-            *part = &words[known..];
-            at += part.len() as u64;
-            count += 1;
-        }
-        let parts = &parts[..count];
-        if at > start {
-            let block = Block { stream: stream as u32, thread: thread as u32, position: start };
+        let (stream, thread) =
+            (header.stream.load(Ordering::Relaxed) as u32, header.thread.load(Ordering::Relaxed));
+        let pieces = buffers.iter().flatten().map(Buffer::untaken);
+        let run = self.written.run(stream, pieces, &mut parts);
+        let parts = &parts[..run.pieces];
+        if run.end > run.start {
+            let block = Block { stream, thread: thread as u32, position: run.start };
             self.write_block(block, parts)?;
-            self.written[index] = at;
+            self.written.reach(stream, run.end);
         }
-        for buffer in buffers[..count].iter().flatten() {
+        for buffer in buffers[..run.pieces].iter().flatten() {
             let header = buffer.header();
-            let taken = at.saturating_sub(header.position.load(Ordering::Relaxed));
+            let taken = run.end.saturating_sub(header.position.load(Ordering::Relaxed));
             header.taken.store(taken.min(header.committed.load(Ordering::Relaxed)), Ordering::Release);
         }
-        Ok(&buffers[count..])
+        Ok(&buffers[run.pieces..])
     }
 
     #[cfg(not(loom))]
@@ -335,7 +366,8 @@ impl Sink {
             encoder: Encoder::new(),
             zstd: Zstd::new().expect("memory"),
             out: Vec::new(),
-            written: Vec::new(),
+            written: Written::new(),
+            caught_up: false,
             memory: Vec::new(),
             last_rss: 0,
             failed: false,
@@ -344,7 +376,39 @@ impl Sink {
     }
 
     fn write_block(&mut self, block: Block, parts: &[&[u64]]) -> Result<(), Errno> {
-        self.taken.push((block.stream, block.position, parts.concat()));
+        self.model_write(block.stream, block.position, parts.concat());
         Ok(())
+    }
+
+    /// Adds to what stands for the trace. Two at a time are a fault.
+    pub fn model_write(&mut self, stream: u32, position: u64, words: Vec<u64>) {
+        crate::sync::writes((&raw const self.taken).cast(), 1);
+        self.taken.push((stream, position, words));
+    }
+
+    /// What the trace holds.
+    #[must_use]
+    pub fn model_written(&self) -> Written {
+        crate::sync::reads((&raw const self.taken).cast(), 1);
+        let mut written = Written::new();
+        for (stream, position, words) in &self.taken {
+            written.reach(*stream, position + words.len() as u64);
+        }
+        written
+    }
+
+    /// Takes note of what a drainer wrote.
+    pub fn catch_up(&mut self) -> Result<(), Errno> {
+        if !self.caught_up {
+            self.written = self.model_written();
+            self.caught_up = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the model's drainer has died.
+    #[must_use]
+    pub fn drainer_is_dead(&self) -> bool {
+        crate::sync::model::drainer_is_dead()
     }
 }

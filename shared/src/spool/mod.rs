@@ -16,6 +16,7 @@
 
 #[cfg(feature = "analysis")]
 pub mod read;
+pub mod role;
 
 /// First word of a spool: "MEMSPOOL".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"MEMSPOOL");
@@ -63,6 +64,25 @@ pub mod header {
     /// *live*: stamp since when some records lie in the process's own memory, because the spool could not grow; 0
     /// where all of them are here.
     pub const PRIVATE_SINCE: usize = 104;
+
+    // What follows serves a drainer (see [`super::role`]). Of these words the lower halves are used.
+
+    /// *live*: who writes the trace.
+    pub const ROLE: usize = 112;
+    /// *live*: counts what the drainer should look at; it sleeps on it.
+    pub const BELL: usize = 120;
+    /// *live*: 1 while the drainer sleeps.
+    pub const ASLEEP: usize = 128;
+    /// *live*: counts buffers that were left to the drainer.
+    pub const LEFT: usize = 136;
+    /// *live*: counts buffers that the drainer has given back; threads sleep on it.
+    pub const RETURNED: usize = 144;
+    /// *live*: threads that wait for a buffer.
+    pub const WAITERS: usize = 152;
+    /// *live*: 1 where the process's threads can't ring: the drainer is to look often by itself.
+    pub const POLLS: usize = 160;
+    /// *live*: a last look at the process: 1 asked for, 2 done; the thread that asked sleeps on it.
+    pub const LAST_LOOK: usize = 168;
     /// *live*: bytes that notes take (see [`super::note`]).
     pub const NOTES_USED: usize = 1016;
 }
@@ -95,6 +115,8 @@ pub mod buffer {
     pub const COMMITTED: usize = 24;
     /// *live*: words that were taken out into the trace.
     pub const TAKEN: usize = 32;
+    /// *live*: how far it is, of those in `super::role`; the lower half is used.
+    pub const STATE: usize = 56;
 }
 
 /// Why recording ended before the process did.

@@ -118,7 +118,25 @@ impl SpoolFile {
     /// # Errors
     /// [`SpoolError`] says what it is instead.
     pub fn open(path: &Path, owner: u32, pid: u32, start_ticks: u64) -> Result<Self, SpoolError> {
-        let file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS.bits() as i32).open(path)?;
+        Self::open_with(OpenOptions::new().read(true), path, owner, pid, start_ticks)
+    }
+
+    /// The same, to meet the process in it.
+    ///
+    /// # Errors
+    /// As [`SpoolFile::open`].
+    pub fn open_to_share(path: &Path, owner: u32, pid: u32, start_ticks: u64) -> Result<Self, SpoolError> {
+        Self::open_with(OpenOptions::new().read(true).write(true), path, owner, pid, start_ticks)
+    }
+
+    fn open_with(
+        options: &mut OpenOptions,
+        path: &Path,
+        owner: u32,
+        pid: u32,
+        start_ticks: u64,
+    ) -> Result<Self, SpoolError> {
+        let file = options.custom_flags(OPEN_FLAGS.bits() as i32).open(path)?;
         let metadata = file.metadata()?;
         if metadata.mode() & MODE_MASK != MODE {
             return Err(SpoolError::NotPrivate);
@@ -143,6 +161,12 @@ impl SpoolFile {
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {
         (self.metadata.dev(), self.metadata.ino())
+    }
+
+    /// The file.
+    #[must_use]
+    pub const fn file(&self) -> &File {
+        &self.file
     }
 
     /// Number of buffers that lie in the file, whatever the header says.
@@ -196,8 +220,18 @@ impl SpoolFile {
     /// # Errors
     /// The file cannot be read.
     pub fn read_words(&self, buffer: &SpoolBuffer, words: &mut Vec<u64>) -> io::Result<()> {
-        let mut bytes = vec![0; buffer.committed.min(BUFFER_WORDS) * 8];
-        self.file.read_exact_at(&mut bytes, offset_of(buffer.index) + BUFFER_HEADER_BYTES as u64)?;
+        self.read_words_from(buffer, 0, words)
+    }
+
+    /// The same without the first `skip` words.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_words_from(&self, buffer: &SpoolBuffer, skip: usize, words: &mut Vec<u64>) -> io::Result<()> {
+        let count = buffer.committed.min(BUFFER_WORDS).saturating_sub(skip);
+        let mut bytes = vec![0; count * 8];
+        let offset = offset_of(buffer.index) + BUFFER_HEADER_BYTES as u64 + skip as u64 * 8;
+        self.file.read_exact_at(&mut bytes, offset)?;
         words.clear();
         words.extend(bytes.chunks_exact(8).map(|b| word(b, 0)));
         Ok(())

@@ -7,13 +7,14 @@
 //! | side | modules |
 //! |---|---|
 //! | both | [`frame`] (headers), [`meta`] (small payloads: process, clock, end ...), [`codec`] (columns) |
-//! | writer | [`encode`] |
+//! | writer | [`encode`], [`written`] |
 //! | reader (feature `analysis`) | `read`, `decode`, `clock`, `complete`, `process`, `pack` |
 
 pub mod codec;
 pub mod encode;
 pub mod frame;
 pub mod meta;
+pub mod written;
 
 #[cfg(feature = "analysis")]
 pub mod clock;
@@ -44,6 +45,7 @@ mod tests;
 pub use encode::{Block, Compress, Encoder};
 pub use frame::{FrameHeader, Kind};
 pub use meta::{ClockKind, ClockSample, End, EndKind, MemorySample, Process, ThreadName};
+pub use written::Written;
 
 #[cfg(feature = "analysis")]
 pub use clock::{Clock, ClockCursor};

@@ -81,6 +81,12 @@ fn read_stat(dir: &Path) -> Option<Stat> {
     parse_stat(&fs::read(dir.join("stat")).ok()?)
 }
 
+/// Start time of a process in clock ticks since boot, by the text of `/proc/PID/stat`.
+#[must_use]
+pub fn start_ticks_of(stat: &[u8]) -> Option<u64> {
+    parse_stat(stat).map(|stat| stat.start_ticks)
+}
+
 /// The second field is the name in parentheses, which may itself hold spaces and parentheses.
 fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&b| b == b')')?;
