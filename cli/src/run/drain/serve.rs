@@ -61,6 +61,8 @@ pub fn serve(trace: &Path, served: &Served) {
 
 /// A process image that is being drained.
 struct Drain<'a> {
+    /// The trace.
+    path: &'a Path,
     process: Process,
     spool: SpoolFile,
     meeting: &'a Meeting,
@@ -78,7 +80,7 @@ fn nonsense() -> io::Error {
 
 impl<'a> Drain<'a> {
     /// Makes the claim, once that can be. `None`: the process is not for us.
-    fn attach(path: &Path, served: &'a Served) -> Option<Self> {
+    fn attach(path: &'a Path, served: &'a Served) -> Option<Self> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).ok()?;
         let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
@@ -100,7 +102,7 @@ impl<'a> Drain<'a> {
             return None;
         };
         let words = vec![Vec::new(); BATCH];
-        Some(Self { process, spool, meeting, buffers: Buffers::default(), output, samples, words })
+        Some(Self { path, process, spool, meeting, buffers: Buffers::default(), output, samples, words })
     }
 
     fn run(&mut self, served: &Served) -> io::Result<()> {
@@ -121,7 +123,7 @@ impl<'a> Drain<'a> {
                 self.look(ticks.is_multiple_of(TICKS_PER_SAMPLE))?;
                 if !self.samples.lives()
                     || ticks.is_multiple_of(TICKS_PER_SAMPLE)
-                        && image_state(&self.process) != ImageState::Running
+                        && !matches!(image_state(&self.process, self.path.parent()), ImageState::Running(_))
                 {
                     return Ok(());
                 }
