@@ -488,7 +488,8 @@ fn an_environment_that_changes_during_system() {
     assert_eq!(shells.count(), 16);
 }
 
-/// The same for changes at any moment.
+/// The same for changes at any moment. Now and then the program's own array takes the place of the one with our entry just
+/// before a shell gets it: that one is not recorded.
 #[test]
 fn an_environment_that_changes_all_the_time() {
     let shells = program::c("shells", &["-pthread"]);
@@ -498,7 +499,8 @@ fn an_environment_that_changes_all_the_time() {
     assert_eq!((recorded.ran.out(), recorded.ran.err()), ("done\n".to_owned(), String::new()));
     let snapshot = recorded.snapshot();
     let shells = snapshot.processes.iter().filter(|process| process.args.first().is_some_and(|a| a == "sh"));
-    assert_eq!(shells.count(), 60);
+    let recorded = shells.count();
+    assert!((54..=60).contains(&recorded), "{recorded} of 60 shells were recorded");
 }
 
 /// Little stack, a large environment, descriptors that are counted on: for programs that are recorded, scripts, and
