@@ -12,16 +12,24 @@ use memscope_recorder::start;
 type Any = unsafe extern "C" fn(usize, usize, usize, usize, usize) -> c_int;
 
 /// System calls by number that do the same.
-pub const NUMBERS: [c_long; 13] = [
+pub const NUMBERS: [c_long; 21] = [
     libc::SYS_chroot,
     libc::SYS_pivot_root,
     libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_setuid,
     libc::SYS_setreuid,
     libc::SYS_setresuid,
     libc::SYS_setfsuid,
+    libc::SYS_setgid,
+    libc::SYS_setregid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
     libc::SYS_capset,
     libc::SYS_setrlimit,
     libc::SYS_prlimit64,
@@ -85,6 +93,15 @@ passed_on! {
     setreuid Setreuid SYS_setreuid;
     setresuid Setresuid SYS_setresuid;
     setfsuid Setfsuid SYS_setfsuid;
+    setgid Setgid SYS_setgid;
+    setegid Setegid SYS_setresgid;
+    setregid Setregid SYS_setregid;
+    setresgid Setresgid SYS_setresgid;
+    setfsgid Setfsgid SYS_setfsgid;
+    setgroups Setgroups SYS_setgroups;
+    initgroups Initgroups SYS_setgroups;
+    umount Umount SYS_umount2;
+    umount2 Umount2 SYS_umount2;
     capset Capset SYS_capset;
     setrlimit Setrlimit SYS_setrlimit;
     setrlimit64 Setrlimit64 SYS_setrlimit;

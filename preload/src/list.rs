@@ -144,6 +144,15 @@ hooks! {
     Setreuid "setreuid" (plain) => leaving::setreuid;
     Setresuid "setresuid" (plain) => leaving::setresuid;
     Setfsuid "setfsuid" (plain) => leaving::setfsuid;
+    Setgid "setgid" (plain) => leaving::setgid;
+    Setegid "setegid" (plain) => leaving::setegid;
+    Setregid "setregid" (plain) => leaving::setregid;
+    Setresgid "setresgid" (plain) => leaving::setresgid;
+    Setfsgid "setfsgid" (plain) => leaving::setfsgid;
+    Setgroups "setgroups" (plain) => leaving::setgroups;
+    Initgroups "initgroups" (plain) => leaving::initgroups;
+    Umount "umount" (plain) => leaving::umount;
+    Umount2 "umount2" (plain) => leaving::umount2;
     Capset "capset" (plain) => leaving::capset;
     Setrlimit "setrlimit" (plain) => leaving::setrlimit;
     Setrlimit64 "setrlimit64" (plain) => leaving::setrlimit64;

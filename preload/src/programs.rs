@@ -273,6 +273,22 @@ unsafe fn start(
     }
 }
 
+/// What a glibc without `pidfd_spawn` can do: a program that finds the name here counts on the function.
+unsafe fn described(pidfd: *mut c_int, start: impl FnOnce(*mut c_int) -> c_int) -> c_int {
+    let mut pid = 0;
+    match start(&raw mut pid) {
+        0 => match process::descriptor(pid.unsigned_abs()) {
+            Ok(descriptor) => {
+                // SAFETY: as promised by the caller, the place is there for it.
+                unsafe { pidfd.write(descriptor) };
+                0
+            }
+            Err(error) => error.0,
+        },
+        error => error,
+    }
+}
+
 /// As `posix_spawn`, but a descriptor stands for the process. glibc has it since 2.39.
 ///
 /// # Safety
@@ -285,7 +301,10 @@ pub unsafe extern "C" fn pidfd_spawn(
     argv: Strings,
     envp: Strings,
 ) -> c_int {
-    let Some(next) = next::<Spawn>(Hook::PidfdSpawn) else { return libc::ENOSYS };
+    let Some(next) = next::<Spawn>(Hook::PidfdSpawn) else {
+        // SAFETY: as promised by the caller.
+        return unsafe { described(pidfd, |pid| posix_spawn(pid, path, actions, attributes, argv, envp)) };
+    };
     // SAFETY: as promised by the caller; the descriptor is written where the call succeeded.
     unsafe {
         children::spawn(Program::Path(text(path)), argv, envp, |envp| {
@@ -305,7 +324,10 @@ pub unsafe extern "C" fn pidfd_spawnp(
     argv: Strings,
     envp: Strings,
 ) -> c_int {
-    let Some(next) = next::<Spawn>(Hook::PidfdSpawnp) else { return libc::ENOSYS };
+    let Some(next) = next::<Spawn>(Hook::PidfdSpawnp) else {
+        // SAFETY: as promised by the caller.
+        return unsafe { described(pidfd, |pid| posix_spawnp(pid, file, actions, attributes, argv, envp)) };
+    };
     // SAFETY: as promised by the caller; the descriptor is written where the call succeeded.
     unsafe {
         children::spawn(searched(file), argv, envp, |envp| {

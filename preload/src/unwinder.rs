@@ -9,6 +9,7 @@
 
 use core::arch::global_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use memscope_recorder::symbols;
 
 /// The functions, in the order of the stubs.
@@ -80,12 +81,25 @@ global_asm!(
     find = sym find,
 );
 
-/// The address of a function of the program's unwinder; where it has none, libgcc's is loaded.
+unsafe extern "C" {
+    /// Where the functions are, see above.
+    static memscope_unwinder: [AtomicUsize; NAMES.len()];
+}
+
+/// The address of a function of the program's unwinder; where it has none, libgcc's is loaded. All are found the first time.
 extern "C" fn find(number: usize) -> usize {
-    let Some(name) = NAMES.get(number) else { std::process::abort() };
-    match symbols::first(name).or_else(|| loaded().then(|| symbols::first(name))?) {
-        Some((address, _)) => address,
-        None => std::process::abort(),
+    let all = || {
+        let first = symbols::first(NAMES[0])?.1;
+        let address = |name| first.symbol(name).or_else(|| Some(symbols::first(name)?.0));
+        Some(NAMES.map(|name| address(name).unwrap_or(0)))
+    };
+    let Some(found) = all().or_else(|| loaded().then(all)?) else { std::process::abort() };
+    // SAFETY: the table has as many words, all of them zero or an address.
+    let table = unsafe { &memscope_unwinder };
+    table.iter().zip(found).for_each(|(place, address)| place.store(address, Ordering::Relaxed));
+    match found.get(number) {
+        Some(&address) if address != 0 => address,
+        _ => std::process::abort(),
     }
 }
 

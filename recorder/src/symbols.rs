@@ -2,7 +2,7 @@
 //!
 //! What `dlsym` would do takes the loader's lock, may allocate from the program's heap, and on glibc before
 //! 2.34 lies in a library that the program may not have loaded. The loader's list is walked without its lock: at the
-//! start nothing is unloaded yet; later only the C++ library is looked for, which programs do not unload.
+//! start nothing is unloaded yet; later only the C++ library and the unwinder are looked for, once, which programs do not unload.
 
 use crate::program::stack::elf::Dynamic;
 use crate::program::stack::loader::{self, LinkMap};

@@ -25,5 +25,7 @@ pub mod summary;
 pub mod terminal;
 mod text;
 
+pub use text::harmless;
+
 #[cfg(test)]
 mod fixture;

@@ -310,7 +310,9 @@ pub struct Lifetimes {
     pub p99: u64,
 }
 
-/// What the variables of one name, type and scope have owned, from the moment at which each block got its name.
+/// What the variables of one name, type and scope have owned, from the moment at which each block got its name; a block that got another
+/// one later counts for both. Where another thread ends a block as soon as it was named, the clocks leave open which block was
+/// meant: such a one is not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variable {
     /// Name of the variable.

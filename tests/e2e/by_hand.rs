@@ -1,6 +1,7 @@
 //! `LD_PRELOAD` by hand, and the variables that steer it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
@@ -49,6 +50,27 @@ fn a_recording_alone() {
     let again = folder.path().join("again.json");
     let _ = analyze(&traces[0], &again, &[]).success();
     assert_eq!(Snapshot::load(&again).totals(), snapshot.totals());
+}
+
+/// Where nobody reads standard error, or nobody goes on reading it, there is nothing to say, and the end is the program's own.
+#[test]
+fn a_raw_exit_with_nobody_at_stderr() {
+    let gone = "pipe(R, W); close R; POSIX::dup2(fileno(W), 2); POSIX::_exit(3)";
+    let socket =
+        "socketpair(R, W, AF_UNIX, SOCK_STREAM, 0); close R; POSIX::dup2(fileno(W), 2); POSIX::_exit(3)";
+    let full = "pipe(R, W); W->blocking(0); 1 while syswrite(W, '.' x 4096); W->blocking(1); \
+        POSIX::dup2(fileno(W), 2); POSIX::_exit(3)";
+    for script in [gone, socket, full] {
+        let argv = ["perl", "-MPOSIX", "-MSocket", "-MIO::Handle", "-e", script];
+        let folder = TempDir::new().expect("a fresh folder");
+        let by_hand = Cmd::new(argv)
+            .env("LD_PRELOAD", artifacts::library())
+            .env("MEMSCOPE_OUTPUT", folder.path().join("rec"))
+            .env("MEMSCOPE_AUTO_EXPORT", "1")
+            .timeout(Duration::from_secs(60));
+        assert_eq!(by_hand.run().code(), 3, "by hand: {script}");
+        assert_eq!(Record::new(argv).run().ran.code(), 3, "under run: {script}");
+    }
 }
 
 /// After `_exit` there is no export, and one line says what to run; the path is quoted for the shell.

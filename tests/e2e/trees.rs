@@ -332,6 +332,20 @@ fn forks_in_a_signal_handler() {
     }
 }
 
+/// The same where the stacks are walked along those that were seen before: the child has nothing of its parent's.
+#[test]
+fn forks_in_a_signal_handler_on_many_paths() {
+    let recorded = family("paths", "100").allocations("live").success();
+    assert_eq!(recorded.ran.out(), "");
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    assert_eq!(snapshot.processes.len(), 101);
+    for child in &snapshot.processes[1..] {
+        assert_eq!(child.names(child.one_sized(20021))[..3], ["child_work", "child", "signals"]);
+        assert_eq!((child.stats.unknown_frees, child.stats.lost_events), (0, 0));
+    }
+}
+
 #[test]
 fn forks_by_system_call_and_with_shared_memory() {
     let recorded = family("clone", "").success();

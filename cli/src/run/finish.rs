@@ -99,6 +99,15 @@ fn left_out(ended: &Ended, snapshot: &Snapshot) -> Vec<u32> {
     let replaced = |pid: &u32| images(*pid).next_back().is_some_and(|process| process.end == End::Exec);
     let mut pids: Vec<u32> = snapshot.processes.iter().map(|process| process.pid).filter(replaced).collect();
     pids.retain(|pid| Path::new("/proc").join(pid.to_string()).exists());
+    if !pids.is_empty() {
+        // Of another pid namespace, where the number is somebody else's here.
+        let elsewhere = |trace: &PathBuf| {
+            let trace = TraceFile::open(trace).ok()?;
+            trace.process().filter(|process| is_in_other_namespace(process)).map(|process| process.pid)
+        };
+        let elsewhere: Vec<u32> = traces(ended.directory.path()).iter().filter_map(elsewhere).collect();
+        pids.retain(|pid| !elsewhere.contains(pid));
+    }
     for trace in traces(ended.directory.path()) {
         let name = trace.file_stem().and_then(OsStr::to_str).and_then(|name| name.split_once('-'));
         let Some((pid, image)) = name.and_then(|(pid, n)| Some((pid.parse().ok()?, n.parse().ok()?))) else {

@@ -45,6 +45,9 @@ pub struct Witness {
 impl Witness {
     /// Watches the processes that record into `directory`; `None` where that can't be done.
     pub fn start(directory: &Path) -> Option<Self> {
+        if !kernel_tells() {
+            return None;
+        }
         let news = watch(directory).ok()?;
         let (stopped, stop) = io::pipe().ok()?;
         let watching = Watching { news, processes: Vec::new(), ends: Ends::default() };
@@ -182,17 +185,29 @@ struct Info {
     exit_code: i32,
 }
 
-/// How a process ended that has.
-fn ending_of(process: &OwnedFd) -> Option<Ending> {
+/// [`Info::mask`]: how the process ended.
+const EXIT: u64 = 1 << 3;
+
+/// What the kernel tells of a process; `None` where it is too old to.
+fn info(process: &OwnedFd) -> Option<Info> {
     /// `_IOWR(0xff, 11, struct pidfd_info)`.
     const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) << 16 | 0xff << 8 | 11;
-    const EXIT: u64 = 1 << 3;
     let mut info = Info { mask: EXIT, cgroup: 0, ids: [0; 11], exit_code: 0 };
     // SAFETY: the kernel writes as much as the request's number says: one `Info`.
     let asked = unsafe { libc::ioctl(process.as_raw_fd(), GET_INFO, ptr::from_mut(&mut info)) };
-    if asked != 0 || info.mask & EXIT == 0 {
-        return None;
-    }
+    (asked == 0).then_some(info)
+}
+
+/// Whether this kernel tells anything: on an older one it is not worth the descriptors.
+fn kernel_tells() -> bool {
+    // SAFETY: no memory is involved; what comes back is a new descriptor.
+    let own = unsafe { owned(libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) as i32) };
+    own.is_ok_and(|own| info(&own).is_some())
+}
+
+/// How a process ended that has.
+fn ending_of(process: &OwnedFd) -> Option<Ending> {
+    let info = info(process).filter(|info| info.mask & EXIT != 0)?;
     let status = info.exit_code;
     Some(Ending {
         exit_code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),

@@ -309,7 +309,15 @@ impl Sink for StreamSink {
     #[cold]
     fn module(&mut self, module: &Module<'_>) {
         // SAFETY: see `new`; a module's record is shorter than an empty buffer.
-        let _nothing_to_be_done = unsafe { put_long(self.state, module.words(), |put| module.encode(put)) };
+        unsafe {
+            let put = |state| put_long(state, module.words(), |put| module.encode(put));
+            if !put(self.state) && (*self.state).abandoned.load(Ordering::Relaxed) != 0 {
+                // Modules are announced once, whoever is first to meet them.
+                fork::adopt(self.state, |state| {
+                    let _nothing_to_be_done = put(state);
+                });
+            }
+        }
     }
 
     #[cold]

@@ -191,7 +191,7 @@ impl File {
 
     /// Writes all of `bytes` at `offset`; a short write is continued.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Errno> {
-        without_size_signal(|| self.write_all(bytes, offset))
+        without_signals(|| self.write_all(bytes, offset))
     }
 
     fn write_all(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
@@ -212,7 +212,7 @@ impl File {
     pub fn allocate(&self, offset: u64, len: u64) -> Result<(), Errno> {
         let args = [self.0 as usize, 0, offset as usize, len as usize, 0, 0];
         // SAFETY: no memory is involved.
-        without_size_signal(|| retry(|| unsafe { syscall(libc::SYS_fallocate, args) }).map(drop))
+        without_signals(|| retry(|| unsafe { syscall(libc::SYS_fallocate, args) }).map(drop))
     }
 
     /// Cuts or extends the file.
@@ -230,12 +230,14 @@ impl Drop for File {
     }
 }
 
-/// The limit of file sizes raises SIGXFSZ beside the error: it must not reach the program.
-fn without_size_signal(call: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+/// The limit of file sizes raises SIGXFSZ beside the error, a pipe without a reader SIGPIPE: they must not reach the program.
+fn without_signals(call: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     let blocked = Blocked::all();
     let result = call();
-    if result == Err(Errno(libc::EFBIG)) {
-        blocked.discard_size_limit();
+    match result {
+        Err(Errno(libc::EFBIG)) => blocked.discard(libc::SIGXFSZ),
+        Err(Errno(libc::EPIPE)) => blocked.discard(libc::SIGPIPE),
+        _ => {}
     }
     result
 }
@@ -350,18 +352,32 @@ pub fn accessible(path: &CStr, mode: i32) -> bool {
     unsafe { syscall(libc::SYS_faccessat, args) }.is_ok()
 }
 
-/// Writes to standard error, as far as it takes it. Our own thread, whose descriptors are not the program's, borrows
-/// the program's for this moment.
+/// Writes to standard error, if it takes something right now: nobody waits for a full pipe because of us, and where nobody
+/// reads any more there is nothing to say. Our own thread, whose descriptors are not the program's, borrows the program's for this moment.
 pub fn complain(bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let elsewhere = seal::is_our_thread() && OWN_TABLE.load(Ordering::Relaxed);
     let borrowed = if elsewhere { borrow(2).ok() } else { None };
     if elsewhere && borrowed.is_none() {
         return;
     }
     let fd = borrowed.as_ref().map_or(2, File::fd);
+    if !takes_more(fd) {
+        return;
+    }
     let args = [fd as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0];
     // SAFETY: `bytes` is readable for its length.
-    let _ = without_size_signal(|| unsafe { syscall(libc::SYS_write, args) }.map(drop));
+    let _ = without_signals(|| unsafe { syscall(libc::SYS_write, args) }.map(drop));
+}
+
+/// True where a write would neither wait nor fail.
+fn takes_more(fd: i32) -> bool {
+    let mut asked = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one descriptor is asked for, and it is writable for the answer.
+    let answer = unsafe { syscall(libc::SYS_poll, [&raw mut asked as usize, 1, 0, 0, 0, 0]) };
+    answer == Ok(1) && asked.revents == libc::POLLOUT
 }
 
 /// A copy of a descriptor of the program's main thread.

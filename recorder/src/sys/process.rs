@@ -47,6 +47,12 @@ pub fn namespace() -> u64 {
     file::inode_of(c"/proc/self/ns/pid").unwrap_or(0)
 }
 
+/// A descriptor that stands for a process, closed on exec.
+pub fn descriptor(pid: u32) -> Result<i32, Errno> {
+    // SAFETY: no memory is involved.
+    unsafe { syscall(libc::SYS_pidfd_open, [pid as usize, 0, 0, 0, 0, 0]) }.map(|fd| fd as i32)
+}
+
 /// The process that a descriptor stands for.
 #[must_use]
 pub fn of_descriptor(fd: i32) -> Option<u32> {

@@ -19,9 +19,9 @@ impl Blocked {
 }
 
 impl Blocked {
-    /// Takes back a SIGXFSZ that a call of ours has raised for this thread.
-    pub fn discard_size_limit(&self) {
-        let only = 1_u64 << (libc::SIGXFSZ - 1);
+    /// Takes back a signal that a call of ours has raised for this thread.
+    pub fn discard(&self, signal: i32) {
+        let only = 1_u64 << (signal - 1);
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let args = [&raw const only as usize, 0, &raw const now as usize, 8, 0, 0];
         // SAFETY: mask and time are valid for the call; no information is asked for.

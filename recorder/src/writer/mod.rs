@@ -85,7 +85,11 @@ impl Drop for Held<'_> {
 
 impl Writer {
     /// Gets channel and trace; from now on buffers can be handed over.
-    pub fn open(&self, channel: Box<Channel>, sink: Box<Sink>, may_have_thread: bool) {
+    pub fn open(&self, channel: Box<Channel>, mut sink: Box<Sink>, may_have_thread: bool) {
+        if !may_have_thread {
+            // The program may use up its descriptors, and no thread of ours has others.
+            sink.keep_open();
+        }
         self.channel.store(Box::into_raw(channel), Ordering::Release);
         self.sink.store(Box::into_raw(sink), Ordering::Release);
         if !may_have_thread {

@@ -111,10 +111,17 @@ impl NamedBlocks {
         // Of another stream and just begun: what the stream knows may be the block before.
         if block.stream == stream || block.start + SKEW <= time {
             let before = self.names.insert(key, Given { id, held: true, time, stream });
-            if let Some(number) = before.and_then(|before| self.variables.of_id(before.id)) {
-                self.variables.gives(number, block.size);
+            let [old, new] = [before.map(|before| before.id), Some(id)]
+                .map(|id| id.and_then(|id| self.variables.of_id(id)));
+            if old == new {
+                return;
             }
-            if let Some(number) = self.variables.of_id(id) {
+            if let Some(number) = old {
+                // It was that variable's block until now.
+                self.variables.gives(number, block.size);
+                self.variables.lived(number, block.size, time.saturating_sub(block.start), false);
+            }
+            if let Some(number) = new {
                 self.variables.takes(number, block.size);
             }
         }
@@ -224,6 +231,28 @@ mod tests {
         named.moves(Some(&new), 0);
         named.starts(&other);
         assert_eq!([named.take(&other, 40, 0), named.take(&new, 40, 0)], [0, 4]);
+    }
+
+    #[test]
+    fn a_block_that_changes_its_name_counts_for_both() {
+        let mut names = Names::default();
+        for (id, name) in [(1, "first"), (2, "then")] {
+            let name = record::Name { id, name: name.as_bytes(), type_name: b"T", scope: b"" };
+            let mut words = vec![0; name.words()];
+            name.encode(|at, word| words[at] = word);
+            names.read(&words);
+        }
+        let mut named = NamedBlocks { variables: Variables::of(&names), ..NamedBlocks::default() };
+        let kept = block(16, 1, 0);
+        named.name(&kept, 1, 5, 0);
+        named.name(&kept, 1, 6, 0);
+        named.name(&kept, 2, 8, 0);
+        named.ends(&kept, false);
+        assert_eq!(named.take(&kept, 20, 0), 2);
+        named.lived(2, kept.size, 19, false);
+        let list = named.variables.list();
+        let sums = list.iter().map(|v| (v.var_name.as_str(), v.allocations, v.allocated, v.peak_memory));
+        assert_eq!(sums.collect::<Vec<_>>(), [("first", 1, 32, 32), ("then", 1, 32, 32)]);
     }
 
     #[test]

@@ -104,8 +104,13 @@ impl Variables {
         let mut list: Vec<Variable> = self.numbers.into_iter().map(variable).collect();
         list.retain(|variable| variable.allocations > 0);
         list.sort_by(|a, b| {
-            let texts = |of: &Variable| (of.var_name.clone(), of.type_name.clone(), of.scope_name.clone());
-            b.peak_memory.cmp(&a.peak_memory).then_with(|| texts(a).cmp(&texts(b)))
+            let by_text = || {
+                let text = |of: &Variable| of.var_name.cmp(&b.var_name);
+                text(a)
+                    .then_with(|| a.type_name.cmp(&b.type_name))
+                    .then_with(|| a.scope_name.cmp(&b.scope_name))
+            };
+            b.peak_memory.cmp(&a.peak_memory).then_with(by_text)
         });
         list
     }

@@ -1,12 +1,14 @@
 //! What a trace holds of each stream: for whoever goes on writing it.
 
+use std::collections::BTreeMap;
+
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, Kind};
 
 /// Position behind the last word of each stream in the trace.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// By stream number.
-    ends: Vec<u64>,
+    /// By stream number, which in a damaged trace may be any.
+    ends: BTreeMap<u32, u64>,
 }
 
 /// A run of pieces that goes on where the trace ends.
@@ -24,22 +26,19 @@ impl Written {
     /// Nothing written yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ends: Vec::new() }
+        Self { ends: BTreeMap::new() }
     }
 
     /// Where a stream ends in the trace.
     #[must_use]
     pub fn end(&self, stream: u32) -> u64 {
-        self.ends.get(stream as usize).copied().unwrap_or(0)
+        self.ends.get(&stream).copied().unwrap_or(0)
     }
 
     /// Notes that a stream's words up to `end` are in the trace.
     pub fn reach(&mut self, stream: u32, end: u64) {
-        let index = stream as usize;
-        if self.ends.len() <= index {
-            self.ends.resize(index + 1, 0);
-        }
-        self.ends[index] = self.ends[index].max(end);
+        let known = self.ends.entry(stream).or_default();
+        *known = end.max(*known);
     }
 
     /// Of pieces of one stream (position and words, in order), those that follow each other without a gap, and into

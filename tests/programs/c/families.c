@@ -3,6 +3,7 @@
  *   threads N    N children of a program whose other threads allocate all the time
  *   signals N    N children made in the handler of a signal that comes at any time, mostly during an allocation; each then
  *                goes on where the signal came
+ *   paths N      the same while the allocations come by ever other paths, some hundred in all
  *   clone        a child by a raw system call, then two that share their parent's memory
  *   many N       N children, one after the other
  *   idle         a child that allocates nothing
@@ -57,10 +58,23 @@ static void handler(int s) {
     if (pid == 0) { forked_child = 1; return; }
     ended_well(pid);
 }
-__attribute__((noipa)) static void signals(int n) {
+static void *from(unsigned path, int left);
+#define TURN(name, bytes) __attribute__((noipa)) static void *name(unsigned path, int left) { \
+    volatile char frame[bytes]; \
+    frame[0] = 1; \
+    void *block = left == 0 ? malloc(56) : from(path >> 1 | path << 31, left - 1); \
+    use(&frame); \
+    return block; }
+TURN(narrow, 16)
+TURN(wide, 64)
+static void *from(unsigned path, int left) { return path & 1 ? wide(path, left) : narrow(path, left); }
+__attribute__((noipa)) static void signals(int n, int paths) {
     struct sigaction a = { .sa_flags = SA_RESTART };
     a.sa_handler = handler;
     sigaction(SIGUSR1, &a, NULL);
+    unsigned next = 1;
+    #define BLOCK (next = next * 1103515245 + 12345, from((next >> 16) % (unsigned)paths * 2654435761u, paths == 1 ? 0 : 60))
+    for (int i = 0; paths > 1 && i < 20000; i++) { void *p = BLOCK; use(p); free(p); }
     wanted = n;
     pid_t parent = getpid(), pest = fork();
     if (pest == 0) {
@@ -71,7 +85,7 @@ __attribute__((noipa)) static void signals(int n) {
             if (getppid() != parent || kill(parent, SIGUSR1) != 0) _exit(0);
         }
     }
-    while (wanted > 0 && !forked_child) { void *p = malloc(56); use(p); free(p); }
+    while (wanted > 0 && !forked_child) { void *p = paths == 1 ? malloc(56) : BLOCK; use(p); free(p); }
     if (forked_child) child();
     kill(pest, SIGKILL);
     waitpid(pest, NULL, 0);
@@ -101,7 +115,8 @@ int main(int argc, char **argv) {
     const char *how = argc > 1 ? argv[1] : "", *what = argc > 2 ? argv[2] : "";
     inherited = malloc(10007);
     if (!strcmp(how, "threads")) threads(atoi(what));
-    if (!strcmp(how, "signals")) signals(atoi(what));
+    if (!strcmp(how, "signals")) signals(atoi(what), 1);
+    if (!strcmp(how, "paths")) signals(atoi(what), 512);
     if (!strcmp(how, "clone")) clones();
     if (!strcmp(how, "many")) for (int i = atoi(what); i > 0; i--) { pid_t pid = fork(); if (pid == 0) child(); ended_well(pid); }
     if (!strcmp(how, "idle")) { pid_t pid = fork(); if (pid == 0) _exit(3); ended_well(pid); }

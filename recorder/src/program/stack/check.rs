@@ -9,7 +9,7 @@ use super::unwind::Step;
 use super::{Entry, Sink, TRIE, find_rule, modules};
 use crate::sys::file;
 use core::sync::atomic::{AtomicU64, Ordering};
-use memscope_shared::record::{kind, kind_of, operand};
+use memscope_shared::record::{head, kind, kind_of, operand};
 
 /// One of so many stacks is compared with libgcc's.
 const SAMPLE: u64 = 64;
@@ -68,7 +68,11 @@ unsafe fn compare_walk(entry: Entry, id: u32, sink: &mut impl Sink) {
         let rule = find_rule(frame.rule_address(), generation, sink);
         match frame.step(rule, &mut bounds, |address| find_rule(address, generation, sink)) {
             Step::Caller(caller) => frame = caller.after(&frame),
-            Step::End(_) => break difference(at, kind::NODE_ROOT),
+            Step::End(_) => {
+                // Of this generation: an old node means a module that is gone.
+                let (key, expected) = (TRIE.get(at).0, head(kind::NODE_ROOT, u64::from(generation)));
+                break (key != expected).then_some((expected, key));
+            }
             Step::Truncated => break difference(at, kind::NODE_TRUNCATED),
         }
     };

@@ -252,11 +252,8 @@ impl Stack {
         generation: u32,
         mut rules: impl FnMut(usize) -> Rule,
     ) -> Parted {
-        // SAFETY: the walk's frames lie behind the start of the storage.
-        let room =
-            unsafe { at.put.cast_const().offset_from_unsigned(self.storage.frames().cast_const().cast()) };
-        let (mut node, mut followed) = (start, 0);
-        while followed < room {
+        let mut node = start;
+        while at.put != self.storage.frames().cast() {
             let outer = trie.parent(node);
             let (guide, rule) = (outer.key(), rules(at.address));
             let Some(cfa) = self.plain_cfa(at, rule) else {
@@ -272,22 +269,12 @@ impl Stack {
                 break;
             }
             at.go(rule, pc, cfa);
-            (node, followed) = (outer, followed + 1);
-        }
-        self.put_down_guides(at, trie, start, followed);
-        Parted::Lost
-    }
-
-    /// Puts down the frames that were followed.
-    #[cold]
-    #[inline(never)]
-    fn put_down_guides(&self, at: &mut At, trie: &Trie, start: Place<'_>, followed: usize) {
-        let mut id = start.id;
-        for _ in 0..followed {
-            id = trie.get(id).1;
-            at.key = trie.get(id).0;
+            // Put down at once: a handler may fork here, and the child has no node of its parent's.
+            at.key = guide;
             at.put_down();
+            node = outer;
         }
+        Parted::Lost
     }
 
     /// The return address and the CFA, where the step is a plain one.
