@@ -68,7 +68,7 @@ const PROGRAMS: [&str; 19] = [
     "_Exit",
 ];
 /// What may take the trace out of reach.
-const LEAVING: [&str; 15] = [
+const LEAVING: [&str; 24] = [
     "chroot",
     "pivot_root",
     "mount",
