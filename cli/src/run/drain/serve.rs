@@ -109,7 +109,8 @@ impl<'a> Drain<'a> {
         let (mut ticks, mut due) = (0_u64, Instant::now());
         loop {
             let seen = self.meeting.rings();
-            while self.full()? {}
+            // Once: busy threads can fill buffers as fast as we write them, and there is more to be looked at.
+            let any = self.full()?;
             if self.meeting.last_look().get() == 1 {
                 self.look(true)?;
                 self.meeting.has_looked();
@@ -127,6 +128,9 @@ impl<'a> Drain<'a> {
                     return Ok(());
                 }
                 ticks += 1;
+            }
+            if any {
+                continue;
             }
             let pause = due.saturating_duration_since(now);
             self.meeting.sleep(seen, if self.meeting.polls() { pause.min(POLL) } else { pause });
