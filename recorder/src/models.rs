@@ -360,6 +360,22 @@ fn a_drainer_dies() {
     assert!(orders > 100, "only {orders} orders");
 }
 
+/// The process wants no drainer any more while a thread of it may be writing: one that has come lets go, and none comes.
+#[test]
+fn a_recall_while_a_thread_writes() {
+    let orders = check(2, || {
+        let (process, buffers) = drained_process(4);
+        let producer = spawn(2, || record(1..=3));
+        let role = half(process, layout::header::ROLE);
+        role::recall(role);
+        assert!(!drain(process, &buffers, 1, false), "it came");
+        producer.join().expect("the producer");
+        let streams = taken(process);
+        assert_eq!(numbers(&streams[&1]), [1, 2, 3]);
+    });
+    assert!(orders > 10, "only {orders} orders");
+}
+
 /// A flag between a model's threads.
 fn flag() -> &'static AtomicU32 {
     let memory = memory::map_private(memory::PAGE).expect("memory").cast::<AtomicU32>();

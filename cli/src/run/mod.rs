@@ -90,8 +90,16 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
         return Err(cannot_run(command, &error));
     }
     // From here on there may be threads: nothing is forked any more.
-    let draining = if args.no_thread { Draining::start(directory.path()) } else { None };
-    let ending = signals.wait_for(pid).map_err(|error| Error::failed(command.display(), describe(&error)))?;
+    let begin = || if args.no_thread { Draining::start(directory.path()) } else { None };
+    let mut draining = begin();
+    let ending = signals.wait_for(pid, |stop| {
+        // While we are stopped, nobody must wait for us: those who can still be drained afterwards are new, or have
+        // not been claimed.
+        draining.take().into_iter().for_each(Draining::stop);
+        stop();
+        draining = begin();
+    });
+    let ending = ending.map_err(|error| Error::failed(command.display(), describe(&error)))?;
     let seen_ns = monotonic_ns();
     draining.into_iter().for_each(Draining::stop);
     // From here on we may be interrupted: what was recorded stays.

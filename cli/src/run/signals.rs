@@ -83,13 +83,14 @@ impl Signals {
         self.give_back();
     }
 
-    /// Waits until the program has ended, following what happens to it and to us.
-    pub fn wait_for(&self, program: i32) -> io::Result<Ending> {
+    /// Waits until the program has ended, following what happens to it and to us. Where we are to stop, `around_stop` is
+    /// called with what does it.
+    pub fn wait_for(&self, program: i32, mut around_stop: impl FnMut(&dyn Fn())) -> io::Result<Ending> {
         loop {
             let info = self.next()?;
             match info.si_signo {
                 libc::SIGCHLD => {
-                    if let Some(ending) = self.look_at(program)? {
+                    if let Some(ending) = self.look_at(program, &mut around_stop)? {
                         return Ok(ending);
                     }
                 }
@@ -117,7 +118,7 @@ impl Signals {
     }
 
     /// Takes every change of the program's state; the signal may stand for several.
-    fn look_at(&self, program: i32) -> io::Result<Option<Ending>> {
+    fn look_at(&self, program: i32, around_stop: &mut impl FnMut(&dyn Fn())) -> io::Result<Option<Ending>> {
         loop {
             let mut status = 0;
             let flags = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
@@ -132,7 +133,9 @@ impl Signals {
                 }
                 _ if libc::WIFEXITED(status) => return Ok(Some(Ending::Exited(libc::WEXITSTATUS(status)))),
                 _ if libc::WIFSIGNALED(status) => return Ok(Some(Ending::Killed(libc::WTERMSIG(status)))),
-                _ if libc::WIFSTOPPED(status) => self.stop_like_the_program(libc::WSTOPSIG(status)),
+                _ if libc::WIFSTOPPED(status) => {
+                    around_stop(&|| self.stop_like_the_program(libc::WSTOPSIG(status)));
+                }
                 _ => {}
             }
         }

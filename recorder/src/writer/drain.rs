@@ -17,6 +17,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// Every how many ticks the clocks and the threads' names are read.
 const TICKS_PER_SAMPLE: u64 = 10;
 
+/// Most batches that are written before the thread looks at what else it is to do: busy threads can fill buffers as fast as
+/// they are written.
+const TURN: usize = 4;
+/// How often what was left to a drainer is taken at most, where all of it is to be written.
+const TURNS_LEFT: usize = 4;
+
 /// The loop of our thread; gives the status to end it with.
 pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
     hold(writer, |sink| {
@@ -30,7 +36,9 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
     loop {
         let seen = writer.calls.load(Ordering::SeqCst);
         let polls = writer.polls.load(Ordering::Relaxed) == 1;
-        while (polls || writer.has_enough()) && hold(writer, |sink| queued(process, writer, sink)) {}
+        let one_more =
+            || (polls || writer.has_enough()) && hold(writer, |sink| queued(process, writer, sink));
+        let took_all = (0..TURN).any(|_| !one_more());
         if writer.look.swap(0, Ordering::SeqCst) == 1 {
             hold(writer, |sink| {
                 last_look(process, sink);
@@ -40,7 +48,7 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
             futex::wake(&writer.looked, i32::MAX);
         }
         if writer.stop.load(Ordering::SeqCst) == RETIRE {
-            while hold(writer, |sink| queued(process, writer, sink)) {}
+            all_queued(writer, || hold(writer, |sink| queued(process, writer, sink)));
             hold(writer, |sink| {
                 sink.sample_clocks(process);
                 write_samples(process, sink);
@@ -61,7 +69,7 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
         if now >= due {
             due = now + TICK.as_nanos() as u64;
             ticks += 1;
-            while hold(writer, |sink| queued(process, writer, sink)) {}
+            all_queued(writer, || hold(writer, |sink| queued(process, writer, sink)));
             hold(writer, |sink| {
                 tick(process, sink, ticks);
                 false
@@ -77,6 +85,9 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
             }
             continue;
         }
+        if !took_all {
+            continue;
+        }
         writer.asleep.store(1, Ordering::SeqCst);
         let pause = Duration::from_nanos(due - now);
         futex::wait(&writer.calls, seen, if polls { pause.min(POLL) } else { pause });
@@ -86,6 +97,33 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
 
 fn hold(writer: &Writer, work: impl FnOnce(&mut Sink) -> bool) -> bool {
     writer.hold().is_some_and(|held| work(held.sink))
+}
+
+/// Writes by batches what is queued by now; what comes meanwhile waits. `one` writes a batch, and says whether there was
+/// any.
+fn all_queued(writer: &Writer, mut one: impl FnMut() -> bool) {
+    let batches = match writer.channel() {
+        Some(channel) if !writer.left.is_on() => channel.waiting().div_ceil(BATCH),
+        _ => TURNS_LEFT,
+    };
+    for _ in 0..batches {
+        if !one() {
+            return;
+        }
+    }
+}
+
+/// Writes what threads have recorded by now, wherever it is; true where that worked.
+fn everything(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
+    // A part-filled buffer can be handed over before it is looked at, while the one behind it is only written after it. So
+    // a buffer that wasn't in the queue at first is there the second time.
+    for _ in 0..2 {
+        all_queued(writer, || queued(process, writer, sink));
+        if !partial(process, sink) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Writes a batch of what is queued; true where something was.
@@ -227,11 +265,10 @@ pub fn last_look(process: &'static Process, sink: &mut Sink) {
         return;
     }
     let since = process.spool().word(layout::header::PRIVATE_SINCE).filter(|word| word.get() != 0);
-    if let Some(since) = since {
-        while queued(process, &process.writer, sink) {}
-        if partial(process, sink) {
-            since.set(0);
-        }
+    if let Some(since) = since
+        && everything(process, &process.writer, sink)
+    {
+        since.set(0);
     }
 }
 
@@ -252,9 +289,7 @@ pub fn partial(process: &'static Process, sink: &mut Sink) -> bool {
 
 /// Writes everything and the trace's end; true where that worked.
 pub fn finish(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
-    while queued(process, writer, sink) {}
-    partial(process, sink);
-    if sink.failed() {
+    if !everything(process, writer, sink) {
         return false;
     }
     match sink.finish(process) {

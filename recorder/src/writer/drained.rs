@@ -19,6 +19,9 @@ use memscope_shared::spool::{header, role};
 /// Full buffers that are let gather before the drainer is woken. (Every 80 ms it looks anyway.)
 const GATHER: u32 = 16;
 
+/// How long a drainer is waited for where none can come later.
+const ARRIVAL: Duration = Duration::from_millis(200);
+
 /// The buffers that threads have left to be written. Valid when all bytes are zero.
 #[derive(Debug)]
 pub struct Left {
@@ -126,7 +129,7 @@ impl Writer {
         self.meeting(process).into_iter().for_each(|meeting| role::end_writing(meeting.role));
     }
 
-    /// True where a drainer has the claim, or may yet come.
+    /// True where a drainer has the claim, or may yet come (which ends with [`Writer::let_drainer_poll`]).
     pub fn may_be_drained(&self, process: &Process) -> bool {
         self.meeting(process).is_some_and(|meeting| role::Word::get(meeting.role) != role::OWN)
     }
@@ -280,11 +283,24 @@ impl Writer {
         }
     }
 
-    /// Says whether the drainer is to look often by itself.
+    /// Says whether the drainer is to look often by itself. If so, and none has come, none comes any more: threads that can't
+    /// make system calls would wait for it in vain.
     pub(super) fn let_drainer_poll(&self, process: &Process, polls: bool) {
         if let Some(meeting) = self.meeting(process) {
             meeting.polls.store(u32::from(polls), Ordering::SeqCst);
             meeting.ring();
+            if polls {
+                // It may be on its way.
+                let deadline = time::monotonic_ns() + ARRIVAL.as_nanos() as u64;
+                while role::Word::get(meeting.role) != role::OWN
+                    && !role::is_drained(meeting.role)
+                    && !seal::forbids()
+                    && time::monotonic_ns() < deadline
+                {
+                    futex::wait(meeting.role, role::OPEN, LOOK_AGAIN / 100);
+                }
+                role::close(meeting.role);
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 //!                           '-------------> OWN <------------'
 //! ```
 //!
+//! A recall, or [`close`], takes `BUSY` to `OWN` as well: the thread that writes then finds no word to open again.
+//!
 //! A process begins in `OWN`, or in `BUSY` where a drainer may come. There is one claim at most: after it the word comes
 //! to `OWN` and stays there, so whoever finds `OWN` knows that nobody else will ever write.
 //!
@@ -87,7 +89,18 @@ pub fn let_go(role: &impl Word) {
 
 /// Asks the drainer to let go, and lets none come any more. True where the process may write at once.
 pub fn recall(role: &impl Word) -> bool {
-    let _ = role.replace(DRAINER, RECALLED) || role.replace(OPEN, OWN) || role.replace(DRAINER, RECALLED);
+    // A drainer may have come before it was closed; none comes after.
+    close(role) || !role.replace(DRAINER, RECALLED) && role.get() == OWN
+}
+
+/// Lets no drainer come any more; one that has the claim keeps it. True where the process may write at once.
+pub fn close(role: &impl Word) -> bool {
+    // Threads of the process go from one to the other meanwhile.
+    while !role.replace(OPEN, OWN) && !role.replace(BUSY, OWN) {
+        if !matches!(role.get(), OPEN | BUSY) {
+            break;
+        }
+    }
     role.get() == OWN
 }
 
@@ -126,6 +139,23 @@ mod tests {
         assert!(begin_writing(&role) && recall(&role));
         end_writing(&role);
         assert_eq!((role.get(), claim(&role)), (OWN, Claim::Never));
+    }
+
+    #[test]
+    fn a_recall_while_a_thread_writes_keeps_the_drainer_away() {
+        let role = AtomicU32::new(OPEN);
+        assert!(begin_writing(&role) && recall(&role));
+        end_writing(&role);
+        assert_eq!((role.get(), claim(&role)), (OWN, Claim::Never));
+    }
+
+    #[test]
+    fn what_is_closed_stays_with_the_drainer_that_has_it() {
+        let role = AtomicU32::new(OPEN);
+        assert_eq!(claim(&role), Claim::Made);
+        assert!(!close(&role) && role.get() == DRAINER);
+        let_go(&role);
+        assert!(close(&role));
     }
 
     #[test]

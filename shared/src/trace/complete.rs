@@ -9,15 +9,19 @@
 //! 4. remove the spool.
 //!
 //! Positions in the streams say what is there already, so it may be killed between any two steps and done
-//! again. A lock on the trace keeps two of them apart.
+//! again. A lock on the trace keeps two of them apart; a drainer (`memscope-cli run --no-thread`) holds the same lock for as
+//! long as it may write the trace.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::frame::{FRAME_ALIGN, Kind};
 use super::meta::{self, ClockKind, ClockSample, End, EndKind, Process};
@@ -27,6 +31,10 @@ use super::salvage;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
 use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason};
 
+/// How long the lock is waited for: a drainer notices the end of its process within a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is tried.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 /// Names that are tried for a note.
 const MOST_NOTES: u32 = 10_000;
 
@@ -83,11 +91,33 @@ pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, Trac
     job.run()
 }
 
+/// The trace, locked. Who holds the lock may drain a process that runs: then that is the answer, not its end to be waited
+/// for.
 fn open_locked(path: &Path) -> Result<File, TraceError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     let file = file.map_err(|error| io_error("open", path, error))?;
-    flock(&file, FlockOperation::LockExclusive).map_err(|error| io_error("lock", path, error.into()))?;
-    Ok(file)
+    let deadline = Instant::now() + PATIENCE;
+    // Of the process of an open trace; asked for once, since traces can be long.
+    let mut process = None;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {}
+            Err(error) => return Err(io_error("lock", path, error.into())),
+        }
+        let process = process.get_or_insert_with(|| process_of_open(&file, path));
+        match process.as_ref().map(|process| (process.pid, image_state(process, path.parent()))) {
+            Some((_, ImageState::Running(pid))) => return Err(TraceError::Running(path.to_owned(), pid)),
+            Some((pid, ImageState::Hidden)) => return Err(TraceError::Hidden(path.to_owned(), pid)),
+            _ => thread::sleep(TRY_AGAIN),
+        }
+    }
+}
+
+/// The process of a trace that has no end yet, while somebody else may be writing it.
+fn process_of_open(file: &File, path: &Path) -> Option<Process> {
+    let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
+    trace.process().filter(|_| trace.end().is_none()).cloned()
 }
 
 fn open_spool(trace: &File, process: &Process) -> Result<SpoolFile, SpoolError> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use memscope_shared::spool::{BUFFER_BYTES, HEADER_BYTES, buffer, header};
+use rustix::fs::{FlockOperation, flock};
 use rustix::thread::futex;
 
 /// Most buffers that are looked at: 4 GiB.
@@ -214,10 +215,14 @@ impl Buffers {
     }
 }
 
-/// Locks the first byte of a file for as long as it is open here: the sign that we live. False where somebody else has
-/// it, or the file system has no locks.
+/// Locks a trace for as long as it is open here, in two ways that don't know of each other: as a whole, which keeps those
+/// away who complete it, and its first byte, the sign for the process that we live. False where somebody else has one of
+/// them, or the file system has no locks.
 pub fn lock(file: &File) -> bool {
-    // SAFETY: all zeros is a valid `flock`: from the start of the file.
+    if flock(file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return false;
+    }
+    // SAFETY: all zeros is a valid `libc::flock`: from the start of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as i16;
     lock.l_len = 1;

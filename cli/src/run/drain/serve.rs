@@ -1,6 +1,6 @@
 //! Draining one process image: what our thread inside of a program does otherwise.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -83,9 +83,7 @@ impl<'a> Drain<'a> {
     fn attach(path: &'a Path, served: &'a Served) -> Option<Self> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path).ok()?;
-        let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
-        let process = trace.process().filter(|_| trace.end().is_none())?.clone();
-        drop(trace);
+        let process = process_of_open(&file, path)?;
         let owner = file.metadata().ok()?.uid();
         let spool = Path::new(std::ffi::OsStr::from_bytes(&process.spool));
         let spool = SpoolFile::open_to_share(spool, owner, process.pid, process.start_ticks).ok()?;
@@ -94,9 +92,11 @@ impl<'a> Drain<'a> {
         if meeting.role().get() == role::OWN || !meeting::lock(&file) {
             return None;
         }
+        // Again: before the lock somebody may have completed it.
+        process_of_open(&file, path)?;
         let _ = served.meeting.set(meeting);
         let meeting = served.meeting.get()?;
-        claim(meeting, &samples, served)?;
+        claim(meeting, || is_running(&process, path), served)?;
         let Ok(output) = Output::new(file, &process) else {
             role::let_go(meeting.role());
             return None;
@@ -109,7 +109,8 @@ impl<'a> Drain<'a> {
         let (mut ticks, mut due) = (0_u64, Instant::now());
         loop {
             let seen = self.meeting.rings();
-            while self.full()? {}
+            // Once: busy threads can fill buffers as fast as we write them, and there is more to be looked at.
+            let any = self.full()?;
             if self.meeting.last_look().get() == 1 {
                 self.look(true)?;
                 self.meeting.has_looked();
@@ -122,12 +123,14 @@ impl<'a> Drain<'a> {
                 due = now + TICK;
                 self.look(ticks.is_multiple_of(TICKS_PER_SAMPLE))?;
                 if !self.samples.lives()
-                    || ticks.is_multiple_of(TICKS_PER_SAMPLE)
-                        && !matches!(image_state(&self.process, self.path.parent()), ImageState::Running(_))
+                    || ticks.is_multiple_of(TICKS_PER_SAMPLE) && !is_running(&self.process, self.path)
                 {
                     return Ok(());
                 }
                 ticks += 1;
+            }
+            if any {
+                continue;
             }
             let pause = due.saturating_duration_since(now);
             self.meeting.sleep(seen, if self.meeting.polls() { pause.min(POLL) } else { pause });
@@ -218,15 +221,26 @@ impl<'a> Drain<'a> {
     }
 }
 
+/// The process of a trace that has no end.
+fn process_of_open(file: &File, path: &Path) -> Option<Process> {
+    let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
+    trace.process().filter(|_| trace.end().is_none()).cloned()
+}
+
+/// Whether the process still runs, as this image.
+fn is_running(process: &Process, path: &Path) -> bool {
+    matches!(image_state(process, path.parent()), ImageState::Running(_))
+}
+
 /// Claims the trace, which may take a moment.
-fn claim(meeting: &Meeting, samples: &Samples, served: &Served) -> Option<()> {
+fn claim(meeting: &Meeting, is_running: impl Fn() -> bool, served: &Served) -> Option<()> {
     for tries in 0_u32.. {
         match role::claim(meeting.role()) {
             Claim::Made => return Some(()),
             Claim::Never => return None,
             Claim::Later => thread::sleep(Duration::from_millis(u64::from(tries / 8).clamp(1, 50))),
         }
-        if served.is_stopped() || tries % 64 == 63 && !samples.lives() {
+        if served.is_stopped() || tries % 64 == 63 && !is_running() {
             return None;
         }
     }
