@@ -2,7 +2,7 @@
 //! mounts or its namespaces, or how many files it may open.
 //!
 //! Before the first of them the trace is opened, and stays so (`Writer::keep_open` of the recorder). A program that calls none has
-//! no descriptor of ours in its table.
+//! no descriptor of ours in its table, unless there is to be no thread of ours either.
 
 use crate::list::Hook;
 use crate::real;
