@@ -3,8 +3,12 @@
 //! On systems other than Linux most of it answers that it does not know.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::ffi::CStr;
+
+#[cfg(unix)]
+mod signals;
+#[cfg(unix)]
+pub use signals::watch_signals;
 
 /// True on the process's first thread.
 pub fn is_main_thread() -> bool {
@@ -77,6 +81,7 @@ pub fn at_exit(function: fn(Option<i32>)) {
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
+        use std::ffi::c_int;
         unsafe extern "C" {
             fn on_exit(
                 function: extern "C" fn(c_int, *mut libc::c_void),
@@ -110,97 +115,5 @@ pub fn at_exit(function: fn(Option<i32>)) {
 fn call_at_exit(status: Option<i32>) {
     if let Some(function) = AT_EXIT.get() {
         let _said_by_the_panic_hook = std::panic::catch_unwind(|| function(status));
-    }
-}
-
-/// The end of the pipe that [`on_signal`] writes to.
-static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
-
-#[cfg(unix)]
-extern "C" fn on_signal(signal: c_int) {
-    let byte = [signal as u8];
-    // SAFETY: `write` may be called in a signal handler; the byte is readable. `errno` is put back.
-    unsafe {
-        let errno = errno_location();
-        let before = *errno;
-        libc::write(SIGNAL_PIPE.load(Ordering::Acquire), byte.as_ptr().cast(), 1);
-        *errno = before;
-    }
-}
-
-#[cfg(all(unix, any(target_os = "linux", target_os = "emscripten", target_os = "hurd")))]
-fn errno_location() -> *mut c_int {
-    // SAFETY: no condition.
-    unsafe { libc::__errno_location() }
-}
-
-#[cfg(all(unix, any(target_os = "macos", target_os = "ios", target_os = "freebsd")))]
-fn errno_location() -> *mut c_int {
-    // SAFETY: no condition.
-    unsafe { libc::__error() }
-}
-
-#[cfg(all(unix, any(target_os = "netbsd", target_os = "openbsd", target_os = "android")))]
-fn errno_location() -> *mut c_int {
-    // SAFETY: no condition.
-    unsafe { libc::__errno() }
-}
-
-/// A signal that is watched, and what was to happen at it before.
-#[cfg(unix)]
-#[derive(Clone, Copy)]
-pub struct Watched {
-    signal: c_int,
-    before: libc::sigaction,
-}
-
-/// Watches signals from a thread of its own, which calls `first` and then lets happen what would have
-/// happened without us. Signals that are ignored stay so.
-///
-/// # Errors
-/// Those of making a pipe or a thread.
-#[cfg(unix)]
-pub fn watch_signals(signals: &[c_int], first: fn(i32)) -> std::io::Result<()> {
-    use std::os::fd::IntoRawFd;
-    let (reader, writer) = std::io::pipe()?;
-    SIGNAL_PIPE.store(writer.into_raw_fd(), Ordering::Release);
-    let watched: Vec<Watched> = signals.iter().filter_map(|&signal| watch(signal)).collect();
-    let thread = std::thread::Builder::new().name("memscope-signals".to_owned());
-    thread.spawn(move || serve_signals(reader, &watched, first))?;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn watch(signal: c_int) -> Option<Watched> {
-    // SAFETY: both actions are valid where they are read; the handler only does what handlers may do.
-    unsafe {
-        let mut before: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(signal, std::ptr::null(), &raw mut before) != 0
-            || before.sa_sigaction == libc::SIG_IGN
-        {
-            return None;
-        }
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigemptyset(&raw mut action.sa_mask);
-        (libc::sigaction(signal, &raw const action, std::ptr::null_mut()) == 0)
-            .then_some(Watched { signal, before })
-    }
-}
-
-#[cfg(unix)]
-fn serve_signals(mut reader: std::io::PipeReader, watched: &[Watched], first: fn(i32)) {
-    use std::io::Read;
-    let mut byte = [0];
-    while matches!(reader.read(&mut byte), Ok(1)) {
-        let signal = c_int::from(byte[0]);
-        let Some(watched) = watched.iter().find(|watched| watched.signal == signal) else { continue };
-        first(signal);
-        // SAFETY: the action is the one that was there before; the signal goes to our own process.
-        unsafe {
-            libc::sigaction(signal, &raw const watched.before, std::ptr::null_mut());
-            libc::kill(libc::getpid(), signal);
-        }
     }
 }

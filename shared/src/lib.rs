@@ -13,7 +13,7 @@ pub mod record;
 pub mod spool;
 pub mod trace;
 
-#[cfg(feature = "analysis")]
+#[cfg(feature = "model")]
 pub mod analysis;
-#[cfg(feature = "analysis")]
+#[cfg(feature = "model")]
 pub mod model;

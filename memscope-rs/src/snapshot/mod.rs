@@ -25,6 +25,7 @@ pub enum Ending {
     /// The process, by `exit`, with this status.
     Exit(Option<i32>),
     /// The process, by this signal.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there are no signals"))]
     Signal(i32),
     /// Perhaps the process: a thread panics.
     Panic,
