@@ -80,7 +80,12 @@
 //! (off by default) it is about 10 µs. A tracked variable takes 64 bytes for good, so that its history can be exported. No call
 //! waits for a lock of another thread, and nothing is ever skipped. Figures are in the package's README.
 //!
-//! The library runs on all systems of Rust's standard library; ends by `quick_exit`, thread names and recordings are there on Linux only.
+//! # Systems
+//!
+//! Variables are tracked and exported on Linux, macOS, the BSDs and Windows. Ends by `quick_exit`, the exit status and thread names are only
+//! there on Linux, [`export_on_signals`] not on Windows, and recordings (`memscope-cli run`, `MemscopeAllocator`) only on Linux with glibc on x86-64:
+//! elsewhere they say so. It was compiled for `aarch64-apple-darwin`, `x86_64-pc-windows-gnu`, `x86_64-unknown-freebsd`,
+//! `x86_64-unknown-linux-musl` and `aarch64-unknown-linux-gnu`; it was run on Linux, on x86-64 and (under qemu) on arm64.
 //!
 //! # Safety
 //!

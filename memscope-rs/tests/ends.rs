@@ -90,12 +90,14 @@ fn a_caught_panic_ends_nothing() {
 
 #[test]
 fn abort_on_panic() {
-    // In the second case the stack is unwound up to the function that cannot be left, and then aborts by a second panic.
-    for (end, inner) in [("abort", "exit"), ("cannot_unwind", "free")] {
+    // In the second case the stack is unwound up to the function that cannot be left, and then aborts by a second panic; where the
+    // compiler has optimised, it aborts before anything is unwound.
+    for (end, inner) in [("abort", ["exit"; 2]), ("cannot_unwind", ["free", "exit"])] {
         let ran = Program::new(end).run();
         assert_eq!(ran.signal, Some(6), "{end}: {}", ran.stderr);
         let export = ran.panic_export();
-        assert_eq!(export.one("vec![3_u64; 10]").freed_by, inner, "{end}");
+        let freed_by = &export.one("vec![3_u64; 10]").freed_by;
+        assert!(inner.contains(&freed_by.as_str()), "{end}: {freed_by}");
         assert_eq!(export.one("vec![0_u8; 1000]").freed_by, "exit", "{end}");
         assert!(!ran.path().exists(), "{end}: an abort runs no exit handlers");
     }
@@ -288,7 +290,7 @@ fn stacks_are_as_deep_as_wanted() {
         let export = Export::load(&path);
         let frames = export.frames("vec![0_u8; 1000]").into_iter().cloned().collect::<Vec<_>>();
         assert!(
-            frames[0].file.as_deref().is_some_and(|file| file.ends_with("programs/ends.rs")),
+            frames[0].function.as_deref().is_some_and(|function| function.starts_with("ends")),
             "{frames:?}"
         );
         (frames.len(), ran.stderr)
