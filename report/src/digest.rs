@@ -206,10 +206,6 @@ pub struct Whole {
     pub allocations: u64,
     /// Bytes that they asked for.
     pub allocated: u64,
-    /// Blocks that were live when their image ended.
-    pub active_allocations: u64,
-    /// Their bytes.
-    pub active_memory: u64,
 }
 
 impl Whole {
@@ -220,8 +216,6 @@ impl Whole {
             images: processes.len(),
             allocations: sum(|stats| stats.total_allocations),
             allocated: sum(|stats| stats.total_allocated),
-            active_allocations: sum(|stats| stats.active_allocations),
-            active_memory: sum(|stats| stats.active_memory),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::error::Error;
 /// A validator of snapshots.
 pub fn schema() -> jsonschema::Validator {
     let schema =
-        serde_json::from_str(include_str!("../../tests/fixtures/snapshot.schema.json")).expect("JSON");
+        serde_json::from_str(include_str!("../../../tests/fixtures/snapshot.schema.json")).expect("JSON");
     jsonschema::validator_for(&schema).expect("a schema")
 }
 
