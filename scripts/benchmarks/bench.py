@@ -278,8 +278,11 @@ def one(tool, work, cfg, args, analyze):
         if tool.get("one_core"):
             wait_quiet()
             core = str(min(os.sched_getaffinity(0)))
-            x = execute(args.runner, ["taskset", "-c", core] + a, dict(os.environ), outdir, os.path.join(out, "one_core.err"), args.timeout)
-            r["analysis_one_core"] = {k: x[k] for k in ("wall", "user", "sys", "rss_max", "rc", "timeout")}
+            try:
+                x = execute(args.runner, ["taskset", "-c", core] + a, dict(os.environ), outdir, os.path.join(out, "one_core.err"), args.timeout)
+                r["analysis_one_core"] = {k: x[k] for k in ("wall", "user", "sys", "rss_max", "rc", "timeout")}
+            except OSError as e:
+                r["analysis_one_core"] = {"error": str(e)}
         ana_text = read(os.path.join(out, "analysis"))[:4_000_000] + read(os.path.join(out, "analysis"))[-4_000_000:] if os.path.getsize(os.path.join(out, "analysis")) > 8_000_000 else read(os.path.join(out, "analysis"))
     err = read(os.path.join(out, "stderr"))
     if analyze:

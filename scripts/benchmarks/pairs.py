@@ -68,11 +68,13 @@ def analysed(out, expected):
 
 
 def analysed_on_one_core(out):
-    """CPU seconds of an analysis that has one core."""
+    """CPU seconds of an analysis that has one core; or a text: what went wrong."""
     core = str(min(os.sched_getaffinity(0)))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(["taskset", "-c", core, "memscope-cli", "analyze", "--allocations", "none", out + "/rec", out + "/s.json"],
-                   capture_output=True, check=True)
+    ran = subprocess.run(["taskset", "-c", core, "memscope-cli", "analyze", "--allocations", "none", out + "/rec", out + "/s.json"],
+                         capture_output=True, text=True)
+    if ran.returncode:
+        return f"analysis on one core: status {ran.returncode}: {ran.stderr.strip()[-200:]}"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -90,7 +92,10 @@ def run(tool, argv, expected, full=None, one_core=False):
                 return dict(row, void=seen)
             row.update(events=seen[0], trace_bytes=seen[1], analysis_s=seen[2])
             if one_core:
-                row["analysis_one_core_s"] = analysed_on_one_core(out)
+                taken = analysed_on_one_core(out)
+                if isinstance(taken, str):
+                    return dict(row, void=taken)
+                row["analysis_one_core_s"] = taken
         return row
     finally:
         shutil.rmtree(out)

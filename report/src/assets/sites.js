@@ -127,8 +127,9 @@ const Sites = (() => {
       const all = sites ? this.data.allSites : this.data.allStacks;
       const held = this.data[this.state.view].length;
       const filtered = this.words.length > 0 ? `${Format.count(rows.length)} of ${Format.count(held)} match. ` : "";
-      const part = held < all ? `${Format.count(held)} of ${Format.counted(all, noun)} shown: the highest of each column. Totals and shares are over all.`
-        : `${Format.counted(all, noun)}${all > STEP ? `, the first ${STEP} shown: more at the end of the list.` : "."}`;
+      const page = rows.length > STEP ? ` The first ${STEP} are shown: more at the end of the list.` : "";
+      const part = (held < all ? `${Format.count(held)} of ${Format.counted(all, noun)} are here: the highest of each column. Totals and shares are over all.`
+        : `${Format.counted(all, noun)}.`) + page;
       this.found.textContent = all === 0 ? "No stacks were recorded." : filtered + part;
     }
 
