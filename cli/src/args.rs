@@ -129,6 +129,17 @@ pub enum Export {
 }
 
 impl Export {
+    /// As `MEMSCOPE_EXPORT_FORMAT` has it; `None` where nothing is made.
+    #[must_use]
+    pub const fn format(self) -> Option<&'static str> {
+        match self {
+            Self::Json => Some("json"),
+            Self::Html => Some("html"),
+            Self::Both => Some("both"),
+            Self::None => None,
+        }
+    }
+
     /// Whether the snapshot JSON is wanted.
     #[must_use]
     pub const fn json(self) -> bool {

@@ -23,7 +23,10 @@ const WIDTH: usize = 100;
 pub fn dispatch() -> Result<ExitCode> {
     match args::parse(env::args_os())? {
         Parsed::Text(text) => print(|out| write!(out, "{}", text.render())),
-        Parsed::Command(Command::Run(args)) => run::run(&args),
+        Parsed::Command(Command::Run(mut args)) => {
+            args.quiet |= env::var_os("MEMSCOPE_QUIET").is_some_and(|value| value == "1");
+            run::run(&args)
+        }
         Parsed::Command(Command::Analyze(args)) => analyze(&args),
         Parsed::Command(Command::Report(args)) => report(&args),
         Parsed::Command(Command::PreloadPath) => preload_path(),

@@ -46,6 +46,10 @@ impl Error {
             io::ErrorKind::NotFound => Some("check the path"),
             io::ErrorKind::PermissionDenied => Some("check its permissions and those of its directory"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space there"),
+            io::ErrorKind::IsADirectory => Some("name a file, or move the directory away"),
+            io::ErrorKind::NotADirectory => Some("a part of the path is a file: check the path"),
+            io::ErrorKind::FileTooLarge => Some("raise the limit of file sizes (`ulimit -f`)"),
+            io::ErrorKind::ReadOnlyFilesystem => Some("choose a place that can be written to"),
             _ => None,
         };
         let error = Self { quiet: broken_pipe(error), ..Self::failed(path.display(), describe(error)) };

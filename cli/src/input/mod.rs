@@ -93,7 +93,8 @@ pub fn unreadable_trace(error: &TraceError) -> Error {
             format!("it has version {version} of the trace format, which is not known here"),
         )
         .remedy("use the memscope-cli that recorded it"),
-        TraceError::NoProcess(path) => Error::failed(path.display(), "it was cut before its first record"),
+        TraceError::NoProcess(path) => Error::failed(path.display(), "it was cut before its first record")
+            .remedy("record again: nothing can be read from it"),
         TraceError::Running(path, pid) => {
             Error::failed(path.display(), format!("process {pid} still runs")).remedy("wait for its end")
         }

@@ -12,8 +12,7 @@ unsafe extern "C" {
 }
 
 /// Variables that are not handed on: ours to set, or the work of `run` itself.
-const TAKEN: &[&[u8]] =
-    &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_RECORDING", b"MEMSCOPE_QUIET", b"MEMSCOPE_AUTO_EXPORT"];
+const TAKEN: &[&[u8]] = &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_RECORDING", b"MEMSCOPE_AUTO_EXPORT"];
 
 /// The environment, entry by entry, but for `MEMSCOPE_OUTPUT`: that waits for the program's id.
 pub fn for_program(args: &RunArgs, library: &Path) -> Vec<CString> {
@@ -36,18 +35,24 @@ fn build(own: Vec<CString>, args: &RunArgs, library: &Path) -> Vec<CString> {
     // An entry without `=` is odd, but the program is to see it.
     all.retain(|entry| !TAKEN.contains(&name(entry)));
     set(&mut all, "LD_PRELOAD", &preload);
-    // The library has nothing to say that we don't: what it would print goes into our summary.
-    set(&mut all, "MEMSCOPE_QUIET", b"1");
-    if args.no_follow {
-        set(&mut all, "MEMSCOPE_FOLLOW", b"0");
+    for (variable, given, value, default) in [
+        ("MEMSCOPE_FOLLOW", args.no_follow, "0", "1"),
+        ("MEMSCOPE_THREAD", args.no_thread, "0", "1"),
+        ("MEMSCOPE_QUIET", args.quiet, "1", "0"),
+    ] {
+        choose(&mut all, variable, given.then_some(value), default);
     }
-    if args.no_thread {
-        set(&mut all, "MEMSCOPE_THREAD", b"0");
-    }
-    if !all.iter().any(|entry| name(entry) == b"RUST_BACKTRACE") {
-        set(&mut all, "RUST_BACKTRACE", b"1");
-    }
+    // For what a program exports by itself; our own exports need neither.
+    choose(&mut all, "MEMSCOPE_EXPORT_FORMAT", None, args.export.format().unwrap_or("json"));
+    choose(&mut all, "RUST_BACKTRACE", None, "1");
     all
+}
+
+/// Sets a variable to what an option says, or, where the user has not set it, to the default.
+fn choose(all: &mut Vec<CString>, variable: &str, option: Option<&str>, default: &str) {
+    if option.is_some() || !all.iter().any(|entry| name(entry) == variable.as_bytes()) {
+        set(all, variable, option.unwrap_or(default).as_bytes());
+    }
 }
 
 /// What is preloaded already, in order, without another copy of ours.
@@ -114,7 +119,11 @@ mod tests {
     fn everything_is_handed_on() {
         let all = built(&["A=1", "EMPTY=", "odd", "B=x=y"], "");
         assert_eq!(all[..4], ["A=1", "EMPTY=", "odd", "B=x=y"]);
-        assert_eq!(all[4..], ["LD_PRELOAD=/c/libmemscope.so", "MEMSCOPE_QUIET=1", "RUST_BACKTRACE=1"]);
+        let ours =
+            ["FOLLOW=1", "THREAD=1", "QUIET=0", "EXPORT_FORMAT=json"].map(|ours| format!("MEMSCOPE_{ours}"));
+        assert_eq!(all[4], "LD_PRELOAD=/c/libmemscope.so");
+        assert_eq!(all[5..9], ours);
+        assert_eq!(all[9..], ["RUST_BACKTRACE=1"]);
     }
 
     #[test]
@@ -132,11 +141,15 @@ mod tests {
 
     #[test]
     fn the_options_become_variables() {
-        let all = built(&["MEMSCOPE_FOLLOW=1"], "--no-follow --no-thread");
-        assert!(
-            all.contains(&"MEMSCOPE_FOLLOW=0".to_owned()) && all.contains(&"MEMSCOPE_THREAD=0".to_owned())
-        );
+        let all = built(&["MEMSCOPE_FOLLOW=1"], "--no-follow --no-thread --quiet --export both");
+        for wanted in ["FOLLOW=0", "THREAD=0", "QUIET=1", "EXPORT_FORMAT=both"] {
+            assert!(all.contains(&format!("MEMSCOPE_{wanted}")), "{all:?}");
+        }
         assert!(!all.contains(&"MEMSCOPE_FOLLOW=1".to_owned()));
+        let all = built(&["MEMSCOPE_FOLLOW=0", "MEMSCOPE_EXPORT_FORMAT=html"], "--export none");
+        for wanted in ["FOLLOW=0", "THREAD=1", "EXPORT_FORMAT=html"] {
+            assert!(all.contains(&format!("MEMSCOPE_{wanted}")), "{all:?}");
+        }
     }
 
     #[test]

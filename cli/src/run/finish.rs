@@ -192,7 +192,9 @@ fn say_what_was_done(args: &RunArgs, ended: &Ended, running: &[u32], done: Optio
             names.join(", ")
         ));
     }
-    say(format_args!("recording: {}", ended.directory.name().display()));
+    if ended.directory.path().exists() {
+        say(format_args!("recording: {}", ended.directory.name().display()));
+    }
     if done.is_some() {
         for (name, file, made) in
             [("snapshot", SNAPSHOT, args.export.json()), ("report", REPORT, args.export.html())]
