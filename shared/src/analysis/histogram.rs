@@ -9,7 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::hash::mix;
+use super::hash::Key;
 
 /// Buckets for each doubling, as a power of two.
 const SUB_BITS: u32 = 4;
@@ -85,11 +85,13 @@ pub struct Histograms {
     used: usize,
     /// Keys and buckets whose counters went round, once for each time.
     carried: Vec<(u64, u16)>,
+    hash: Key,
 }
 
 impl Default for Histograms {
     fn default() -> Self {
-        Self { keys: vec![0; 64], rows: vec![[0; SUBS]; 64], used: 0, carried: Vec::new() }
+        let (keys, rows) = (vec![0; 64], vec![[0; SUBS]; 64]);
+        Self { keys, rows, used: 0, carried: Vec::new(), hash: Key::default() }
     }
 }
 
@@ -138,7 +140,7 @@ impl Histograms {
     #[inline]
     fn find(&self, key: u64) -> usize {
         let mask = self.keys.len() - 1;
-        let mut at = mix(key, 0) as usize & mask;
+        let mut at = self.hash.hash(key) as usize & mask;
         while self.keys[at & mask] != key && self.keys[at & mask] != 0 {
             at = (at + 1) & mask;
         }
