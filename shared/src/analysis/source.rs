@@ -44,6 +44,17 @@ pub trait EventSource {
     ///
     /// Where the block cannot be read or is damaged; the text says how.
     fn read(&mut self, block: u32) -> Result<&[u64], String>;
+
+    /// Decodes a block into `words`, in place of what they held.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventSource::read`]; `words` may hold anything then.
+    fn take(&mut self, block: u32, words: &mut Vec<u64>) -> Result<(), String> {
+        words.clear();
+        words.extend_from_slice(self.read(block)?);
+        Ok(())
+    }
 }
 
 /// A source in memory.

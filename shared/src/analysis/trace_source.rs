@@ -43,6 +43,12 @@ impl EventSource for TraceSource<'_> {
         self.trace.read_events(block as usize, &mut self.buffer).map_err(|error| error.to_string())?;
         Ok(self.buffer.words())
     }
+
+    fn take(&mut self, block: u32, words: &mut Vec<u64>) -> Result<(), String> {
+        self.read(block)?;
+        self.buffer.swap(words);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,11 @@ impl EventBuf {
         &self.words
     }
 
+    /// Gives the words of the frame that was decoded last away, for other room.
+    pub fn swap(&mut self, words: &mut Vec<u64>) {
+        std::mem::swap(&mut self.words, words);
+    }
+
     /// Forgets what was decoded; keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
