@@ -19,6 +19,8 @@ const SUBS: usize = 1 << SUB_BITS;
 const ROWS: usize = 64 - SUB_BITS as usize + 1;
 /// Values that are kept before there are counters.
 const FEW: usize = 12;
+/// Rows from which on a look-up may wait for memory.
+const FAR: usize = 1 << 9;
 /// No bucket has this number.
 const EMPTY: u16 = u16::MAX;
 
@@ -118,6 +120,20 @@ impl Histograms {
         }
     }
 
+    /// Whether the rows may not be in the nearest cache.
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.rows.len() > FAR
+    }
+
+    /// Reads what counting a value will need.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, site: u32, value: u64) -> u32 {
+        let home = self.hash.hash(key(site, bucket(value) as usize / SUBS).into()) as usize;
+        self.rows[home & (self.rows.len() - 1)].key
+    }
+
     /// Keeps the value, and turns to counters when that was the last one to keep.
     fn add_to_few(&mut self, site: u32, few: &mut Few, bucket: u16) {
         if let Some(free) = few.0.iter_mut().find(|kept| **kept == EMPTY) {
@@ -162,7 +178,7 @@ impl Histograms {
 
     #[cold]
     fn insert(&mut self, key: u32, sub: usize) {
-        if self.used * 4 >= self.rows.len() * 3 {
+        if self.used * 8 >= self.rows.len() * 5 {
             self.grow();
         }
         let at = self.find(key);

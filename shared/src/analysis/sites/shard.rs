@@ -1,10 +1,14 @@
 //! The sums of a few hundred sites, and what is still to be put down in them.
 
+use std::hint::black_box;
+
 use super::super::histogram::{Few, Histograms};
 use crate::model::{Lifetimes, SiteStats};
 
 /// Sites of a shard: what they take, 128 bytes each and their histograms, fits into the nearer caches.
 pub const WIDTH: usize = 256;
+/// Ends of lives that are looked at ahead.
+const AHEAD: usize = 32;
 /// What lives shorter is short-lived, in ns.
 const SHORT: u64 = 1_000_000;
 
@@ -183,8 +187,17 @@ impl Shard {
 
     /// Puts the ends of lives down.
     pub fn live(&mut self, lives: &[Lived]) {
-        for &Lived(word) in lives {
-            self.lived(word as usize % WIDTH, word >> SITE_BITS);
+        for lives in lives.chunks(AHEAD) {
+            if self.histograms.is_far() {
+                // All at once: one by one, each would wait for memory.
+                let touch = |&Lived(word): &Lived| {
+                    self.histograms.touch(word as u32 % WIDTH as u32, word >> SITE_BITS)
+                };
+                black_box(lives.iter().map(touch).fold(0, |all, row| all ^ row));
+            }
+            for &Lived(word) in lives {
+                self.lived(word as usize % WIDTH, word >> SITE_BITS);
+            }
         }
     }
 
