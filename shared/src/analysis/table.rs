@@ -34,6 +34,8 @@ pub struct Table {
 }
 
 const FEWEST: usize = 1 << 10;
+/// Tables with less slots are at most a quarter full: where memory is near, wrong guesses at how far a look-up goes cost most.
+const ROOMY: usize = 1 << 13;
 /// Slots from which on a look-up may wait for memory.
 const FAR: usize = 1 << 12;
 
@@ -116,7 +118,8 @@ impl Table {
         let Err(at) = self.find(block.address) else { return false };
         self.slots[at] = block;
         self.len += 1;
-        if self.len * 8 > self.slots.len() * 5 {
+        let full = if self.slots.len() < ROOMY { 2 } else { 5 };
+        if self.len * 8 > self.slots.len() * full {
             self.grow();
         }
         true

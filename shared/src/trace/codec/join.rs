@@ -10,14 +10,14 @@ use crate::record::{OPERAND_MASK, head, kind, length};
 /// Puts records together, block by block.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    freed: Freed,
+    freed: Freed<false>,
     allocations: Vec<Allocation>,
 }
 
 /// A block being put together.
 struct Block<'a> {
     columns: [Reader<'a>; column::COUNT],
-    freed: &'a mut Freed,
+    freed: &'a mut Freed<false>,
     allocations: &'a mut Vec<Allocation>,
     state: State,
     unit: u64,
