@@ -90,7 +90,7 @@ impl Ids {
 fn join(heads: &[u64], parents: &[u32]) -> Vec<u32> {
     const OPEN: u32 = NONE - 1;
     let mut joined = vec![NONE; heads.len()];
-    let mut known: HashTable<u32> = HashTable::new();
+    let mut known: HashTable<u32> = HashTable::with_capacity(heads.len());
     let hash_key = Key::default();
     let mut way = Vec::new();
     for start in 1..heads.len() as u32 {
