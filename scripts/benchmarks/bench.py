@@ -241,6 +241,26 @@ def fill(template, values):
     return argv
 
 
+def reader(args, outdir, out):
+    """memscope's reader alone over a recording's largest trace, on one core: no symbols, no JSON."""
+    traces = glob.glob(os.path.join(outdir, "rec", "*.trace"))
+    if not traces:
+        return {"error": "no trace"}
+    core = str(min(os.sched_getaffinity(0)))
+    argv = ["taskset", "-c", core, "gen_trace", "measure", max(traces, key=os.path.getsize), "--allocations", "none"]
+    # memscope-cli puts large tables on huge pages; this program's C library does so when it is asked.
+    env = dict(os.environ, GLIBC_TUNABLES="glibc.malloc.hugetlb=1")
+    said = os.path.join(out, "reader")
+    try:
+        with open(said, "wb") as f:
+            x = execute(args.runner, argv, env, outdir, said + ".err", args.timeout, stdout=f)
+    except OSError as e:
+        return {"error": str(e)}
+    row = {k: x[k] for k in ("wall", "user", "sys", "rss_max", "rc", "timeout")}
+    events = re.search(r"^events +(\d+)", read(said), re.M)
+    return dict(row, events=int(events[1])) if events else dict(row, error=read(said + ".err").strip()[-200:])
+
+
 def one(tool, work, cfg, args, analyze):
     out = tempfile.mkdtemp(prefix="run.", dir=args.scratch)
     outdir = os.path.join(out, "out"); os.mkdir(outdir)
@@ -283,6 +303,8 @@ def one(tool, work, cfg, args, analyze):
                 r["analysis_one_core"] = {k: x[k] for k in ("wall", "user", "sys", "rss_max", "rc", "timeout")}
             except OSError as e:
                 r["analysis_one_core"] = {"error": str(e)}
+            wait_quiet()
+            r["reader_one_core"] = reader(args, outdir, out)
         ana_text = read(os.path.join(out, "analysis"))[:4_000_000] + read(os.path.join(out, "analysis"))[-4_000_000:] if os.path.getsize(os.path.join(out, "analysis")) > 8_000_000 else read(os.path.join(out, "analysis"))
     err = read(os.path.join(out, "stderr"))
     if analyze:

@@ -9,7 +9,7 @@ A memscope run is then analysed, and its counts compared with those of the count
 recording is incomplete, the row is marked VOID. One JSON line per figure. The tool `full` is memscope with the library
 --full, which unwinds all of every stack; it runs in the shapes where every stack is new.
 """
-import argparse, json, os, resource, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, glob, json, os, resource, shutil, statistics, subprocess, sys, tempfile, time
 
 SHAPES = {  # name: (mode, depth, leaves, threads, share of --count)
     "depth 8": ("hold", 8, 1, 1, 1.0),
@@ -79,6 +79,18 @@ def analysed_on_one_core(out):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def read_on_one_core(out):
+    """CPU seconds of the reader alone on one core: no symbols, no JSON; or a text: what went wrong."""
+    core = str(min(os.sched_getaffinity(0)))
+    trace = max(glob.glob(out + "/rec/*.trace"), key=os.path.getsize)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ran = subprocess.run(["taskset", "-c", core, "gen_trace", "measure", trace, "--allocations", "none"], capture_output=True, text=True)
+    if ran.returncode:
+        return f"reader on one core: status {ran.returncode}: {ran.stderr.strip()[-200:]}"
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def run(tool, argv, expected, full=None, one_core=False):
     out = tempfile.mkdtemp(prefix="pairs.")
     try:
@@ -96,6 +108,10 @@ def run(tool, argv, expected, full=None, one_core=False):
                 if isinstance(taken, str):
                     return dict(row, void=taken)
                 row["analysis_one_core_s"] = taken
+                taken = read_on_one_core(out)
+                if isinstance(taken, str):
+                    return dict(row, void=taken)
+                row["reader_one_core_s"] = taken
         return row
     finally:
         shutil.rmtree(out)

@@ -67,7 +67,8 @@ struct Collector {
 
 impl Collector {
     fn read(&mut self, source: &mut impl EventSource, stream: usize, block: &Block) {
-        match source.read(block.id) {
+        let words = if block.skip == 0 { source.read_special(block.id) } else { source.read(block.id) };
+        match words {
             Ok(words) => self.block(stream, words.get(block.skip as usize..).unwrap_or_default()),
             Err(why) => note_failure(&mut self.failures, block, why),
         }

@@ -70,6 +70,19 @@ impl<'a, S: EventSource> Reader<'a, S> {
         Some((words, (block.skip as usize).min(words.len())))
     }
 
+    /// Decodes block number `at` of a stream into `words` if that may hold all of it; false if it may not.
+    fn take(&mut self, stream: u32, at: usize, words: &mut Vec<u64>) -> bool {
+        let block = self.streams()[stream as usize].blocks.get(at).copied();
+        let Some(block) = block.filter(|block| block.skip == 0 && block.words as usize <= self.quota) else {
+            return false;
+        };
+        if let Err(why) = self.source.take(block.id, words) {
+            note_failure(&mut self.failures, &block, why);
+            words.clear();
+        }
+        true
+    }
+
     /// Keeps a buffer for the next stream.
     fn recycle(&mut self, mut words: Vec<u64>) {
         if self.spare.len() < 16 {
@@ -329,6 +342,9 @@ impl Cursor {
         let Place { words: piece, at, stream, .. } = &mut self.place;
         piece.clear();
         *at = 0;
+        if from.is_none() && reader.take(*stream, self.block, piece) {
+            return true;
+        }
         let Some((words, skip)) = reader.decode(*stream, self.block) else { return false };
         let from = from.unwrap_or(skip).min(words.len());
         let mut length = words.len() - from;

@@ -1,6 +1,6 @@
 //! Frames: the distinct addresses that stacks are made of, each with the module of its time.
 
-use super::hash::{Map, mix};
+use super::hash::Map;
 use super::modules::Modules;
 use super::stacks::{Node, Stacks};
 
@@ -46,7 +46,7 @@ impl Frames {
     #[must_use]
     pub fn new(stacks: &Stacks, modules: &mut Modules, leaves: impl Iterator<Item = u32>) -> Self {
         let mut frames = Self { list: Vec::new(), of_node: vec![UNUSED; stacks.len()] };
-        let mut known: Map<u64, Vec<u32>> = Map::default();
+        let mut known = Map::default();
         let mut nodes = Vec::new();
         for leaf in leaves {
             nodes.clear();
@@ -68,16 +68,12 @@ impl Frames {
         frames
     }
 
-    fn number(&mut self, frame: Frame, known: &mut Map<u64, Vec<u32>>) -> u32 {
+    fn number(&mut self, frame: Frame, known: &mut Map<(u64, u64), u32>) -> u32 {
         let module = frame.module.map_or(0, |module| u64::from(module) + 1);
-        let same = known.entry(mix(frame.address, module)).or_default();
-        if let Some(&at) = same.iter().find(|&&at| self.list[at as usize] == frame) {
-            return at;
-        }
-        let at = self.list.len() as u32;
-        self.list.push(frame);
-        same.push(at);
-        at
+        *known.entry((frame.address, module)).or_insert_with(|| {
+            self.list.push(frame);
+            self.list.len() as u32 - 1
+        })
     }
 
     /// Each distinct frame once.

@@ -9,7 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::hash::mix;
+use super::hash::{Key, Map};
 
 /// Buckets for each doubling, as a power of two.
 const SUB_BITS: u32 = 4;
@@ -19,6 +19,8 @@ const SUBS: usize = 1 << SUB_BITS;
 const ROWS: usize = 64 - SUB_BITS as usize + 1;
 /// Values that are kept before there are counters.
 const FEW: usize = 12;
+/// Rows from which on a look-up may wait for memory.
+const FAR: usize = 1 << 9;
 /// No bucket has this number.
 const EMPTY: u16 = u16::MAX;
 
@@ -76,29 +78,38 @@ impl Few {
     }
 }
 
+/// A row of one site's counters. They are narrow, so that many sites' rows fit into the nearer caches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    /// Site and row, plus one; 0: there is none.
+    key: u32,
+    counts: [u8; SUBS],
+}
+
 /// The rows of all sites with more values.
 #[derive(Debug)]
 pub struct Histograms {
-    /// Site and row of each slot, plus one; 0: empty. A power of two of them.
-    keys: Vec<u64>,
-    rows: Vec<[u32; SUBS]>,
+    /// A power of two of them.
+    rows: Vec<Row>,
     used: usize,
-    /// Keys and buckets whose counters went round, once for each time.
-    carried: Vec<(u64, u16)>,
+    /// How often a counter, named by key and bucket, went round.
+    carried: Map<(u32, u32), u64>,
+    hash: Key,
 }
 
 impl Default for Histograms {
     fn default() -> Self {
-        Self { keys: vec![0; 64], rows: vec![[0; SUBS]; 64], used: 0, carried: Vec::new() }
+        Self { rows: vec![Row::default(); 64], used: 0, carried: Map::default(), hash: Key::default() }
     }
 }
 
-const fn key(site: u32, row: usize) -> u64 {
-    ((site as u64) << 8 | row as u64) + 1
+/// Sites are few enough for that, see [`Histograms::add`].
+const fn key(site: u32, row: usize) -> u32 {
+    (site << 8 | row as u32) + 1
 }
 
 impl Histograms {
-    /// Counts a value of a site, whose first values are in `few`.
+    /// Counts a value of a site, whose first values are in `few`. Its number is less than 2^24.
     #[inline]
     pub fn add(&mut self, site: u32, few: &mut Few, value: u64) {
         let bucket = bucket(value);
@@ -107,6 +118,20 @@ impl Histograms {
         } else {
             self.add_to_few(site, few, bucket);
         }
+    }
+
+    /// Whether the rows may not be in the nearest cache.
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.rows.len() > FAR
+    }
+
+    /// Reads what counting a value will need.
+    #[inline]
+    #[must_use]
+    pub fn touch(&self, site: u32, value: u64) -> u32 {
+        let home = self.hash.hash(key(site, bucket(value) as usize / SUBS).into()) as usize;
+        self.rows[home & (self.rows.len() - 1)].key
     }
 
     /// Keeps the value, and turns to counters when that was the last one to keep.
@@ -124,45 +149,48 @@ impl Histograms {
         let (row, sub) = (bucket as usize / SUBS, bucket as usize % SUBS);
         let key = key(site, row);
         let at = self.find(key);
-        if self.keys[at] != key {
+        let row = &mut self.rows[at];
+        if row.key != key {
             return self.insert(key, sub);
         }
-        let count = &mut self.rows[at][sub];
-        *count = count.wrapping_add(1);
-        if *count == 0 {
-            self.carried.push((key, bucket));
+        row.counts[sub] = row.counts[sub].wrapping_add(1);
+        if row.counts[sub] == 0 {
+            self.carry(key, bucket);
         }
+    }
+
+    /// A counter went round.
+    #[cold]
+    fn carry(&mut self, key: u32, bucket: u16) {
+        *self.carried.entry((key, bucket.into())).or_default() += 1;
     }
 
     /// The slot of a key, or the one where it would go.
     #[inline]
-    fn find(&self, key: u64) -> usize {
-        let mask = self.keys.len() - 1;
-        let mut at = mix(key, 0) as usize & mask;
-        while self.keys[at & mask] != key && self.keys[at & mask] != 0 {
+    fn find(&self, key: u32) -> usize {
+        let mask = self.rows.len() - 1;
+        let mut at = self.hash.hash(key.into()) as usize & mask;
+        while self.rows[at & mask].key != key && self.rows[at & mask].key != 0 {
             at = (at + 1) & mask;
         }
         at & mask
     }
 
     #[cold]
-    fn insert(&mut self, key: u64, sub: usize) {
-        if self.used * 4 >= self.keys.len() * 3 {
+    fn insert(&mut self, key: u32, sub: usize) {
+        if self.used * 8 >= self.rows.len() * 5 {
             self.grow();
         }
         let at = self.find(key);
-        self.keys[at] = key;
-        self.rows[at][sub] = 1;
+        self.rows[at].key = key;
+        self.rows[at].counts[sub] = 1;
         self.used += 1;
     }
 
     fn grow(&mut self) {
-        let twice = self.keys.len() * 2;
-        let keys = std::mem::replace(&mut self.keys, vec![0; twice]);
-        let rows = std::mem::replace(&mut self.rows, vec![[0; SUBS]; twice]);
-        for (key, row) in keys.into_iter().zip(rows).filter(|(key, _)| *key != 0) {
-            let at = self.find(key);
-            self.keys[at] = key;
+        let twice = vec![Row::default(); self.rows.len() * 2];
+        for row in std::mem::replace(&mut self.rows, twice).into_iter().filter(|row| row.key != 0) {
+            let at = self.find(row.key);
             self.rows[at] = row;
         }
     }
@@ -201,9 +229,9 @@ impl Histograms {
         let [first, last] = [range.start(), range.end()].map(|&value| bucket(value) as usize / SUBS);
         for row in first..=last {
             let key = key(site, row);
-            let at = self.find(key);
-            if self.keys[at] == key {
-                let counts = self.rows[at].iter().enumerate();
+            let found = &self.rows[self.find(key)];
+            if found.key == key {
+                let counts = found.counts.iter().enumerate();
                 let counts = counts.map(|(sub, &count)| ((row * SUBS + sub) as u16, u64::from(count)));
                 buckets.extend(counts.map(|(bucket, count)| (bucket, count + self.carried(key, bucket))));
             }
@@ -212,8 +240,9 @@ impl Histograms {
         buckets
     }
 
-    fn carried(&self, key: u64, bucket: u16) -> u64 {
-        (self.carried.iter().filter(|carried| **carried == (key, bucket)).count() as u64) << 32
+    /// What a bucket has counted before its counter went round last.
+    fn carried(&self, key: u32, bucket: u16) -> u64 {
+        self.carried.get(&(key, bucket.into())).map_or(0, |times| times << u8::BITS)
     }
 }
 
@@ -287,11 +316,13 @@ mod tests {
     #[test]
     fn counters_that_go_round_are_carried() {
         let (mut all, mut few) = (Histograms::default(), Few::default());
-        (0..13).for_each(|_| all.add(1, &mut few, 5));
-        let at = all.find(key(1, 0));
-        all.rows[at][5] = u32::MAX;
-        all.add(1, &mut few, 5);
-        all.add(1, &mut few, 6);
-        assert_eq!(all.buckets(1, &few, 5..=6), [(5, 1 << 32), (6, 1)]);
+        let mut counts = std::collections::BTreeMap::new();
+        for number in 0..40_000u64 {
+            let value = number * number % 11;
+            *counts.entry(value as u16).or_insert(0) += 1;
+            all.add(1, &mut few, value);
+            all.add(2, &mut Few([0; FEW]), value);
+        }
+        assert_eq!(all.buckets(1, &few, 0..=10), counts.into_iter().collect::<Vec<_>>());
     }
 }

@@ -213,9 +213,7 @@ impl Pairing {
         if life.end.by == By::Realloc {
             ledger.realloc();
         }
-        if let Some(closed) = self.recent.push(life) {
-            ledger.close(&closed);
-        }
+        self.recent.push(life, |closed| ledger.close(closed));
     }
 
     /// Decides what has waited long enough. Nearly always nothing waits.
@@ -411,8 +409,8 @@ impl Pairing {
         for (n, (_, life)) in lives.iter().enumerate() {
             if let Some(&at) = case.slots.get(n) {
                 self.recent.set(at, *life);
-            } else if let Some(closed) = self.recent.push(*life) {
-                ledger.close(&closed);
+            } else {
+                self.recent.push(*life, |closed| ledger.close(closed));
             }
         }
     }

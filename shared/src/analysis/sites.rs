@@ -13,13 +13,13 @@ mod shard;
 
 use std::ops::RangeInclusive;
 
-use self::shard::{Change, Shard, WIDTH, What};
+use self::shard::{Change, Lived, Shard, WIDTH, What};
 use crate::model::SiteStats;
 
 /// Entries that all journals hold together, roughly, of changes and of lifetimes each.
 const ENTRIES: usize = 1 << 20;
 /// Entries that one journal holds: some for each of its sites, so that most find what they need in the nearer caches.
-const JOURNAL: RangeInclusive<usize> = WIDTH..=8 * WIDTH;
+const JOURNAL: RangeInclusive<usize> = WIDTH..=16 * WIDTH;
 /// Lifetimes that the journal of the only shard holds.
 const LIVES_NEAR: usize = 128;
 
@@ -27,7 +27,9 @@ const LIVES_NEAR: usize = 128;
 #[derive(Debug, Default)]
 struct Journal {
     changes: Vec<Change>,
-    lives: Vec<(u64, u32)>,
+    /// The epoch that the changes' epochs are counted from.
+    since: u64,
+    lives: Vec<Lived>,
 }
 
 /// All sites.
@@ -83,30 +85,18 @@ impl Sites {
     /// A block of the site starts.
     #[inline]
     pub fn start(&mut self, site: u32, size: u64) {
-        if self.far.is_empty() {
-            self.near.start(site as usize, self.epoch, size);
-        } else {
-            self.change(site, What::Start, size);
-        }
+        self.happens(site, What::Start, size);
     }
 
     /// A block of the site ends.
     #[inline]
     pub fn end(&mut self, site: u32, size: u64) {
-        if self.far.is_empty() {
-            self.near.end(site as usize, self.epoch, size);
-        } else {
-            self.change(site, What::End, size);
-        }
+        self.happens(site, What::End, size);
     }
 
     /// A block that had ended lives on.
     pub fn reopen(&mut self, site: u32, size: u64) {
-        if self.far.is_empty() {
-            self.near.reopen(site as usize, self.epoch, size);
-        } else {
-            self.change(site, What::Reopen, size);
-        }
+        self.happens(site, What::Reopen, size);
     }
 
     /// The process has reached a new peak.
@@ -116,13 +106,27 @@ impl Sites {
     }
 
     #[inline(always)]
-    fn change(&mut self, site: u32, what: What, size: u64) {
-        let (shard, site) = place(site);
-        let changes = &mut self.journals[shard].changes;
-        changes.push(Change::new(site, what, self.epoch, size));
-        if changes.len() >= self.full {
-            self.put_down(shard);
+    fn happens(&mut self, site: u32, what: What, size: u64) {
+        if self.far.is_empty() {
+            return self.near.happens(site as usize, what, self.epoch, size);
         }
+        let (shard, site) = place(site);
+        let journal = &mut self.journals[shard];
+        if journal.changes.len() < self.full
+            && let Some(change) = Change::new(site, what, self.epoch - journal.since, size)
+        {
+            journal.changes.push(change);
+        } else {
+            self.happens_now(shard, site, what, size);
+        }
+    }
+
+    /// The journal is full, or has no words for what happens.
+    #[inline(never)]
+    fn happens_now(&mut self, shard: usize, site: usize, what: What, size: u64) {
+        self.put_down(shard);
+        let epoch = self.epoch;
+        self.shard(shard).happens(site, what, epoch, size);
     }
 
     /// A life of the site is over.
@@ -131,24 +135,37 @@ impl Sites {
         let (shard, site) = place(site);
         let most = if self.far.is_empty() { LIVES_NEAR } else { self.full };
         let lives = &mut self.journals[shard].lives;
-        lives.push((lifetime, site as u32));
-        if lives.len() >= most {
-            self.put_down(shard);
+        if lives.len() < most
+            && let Some(lived) = Lived::new(site, lifetime)
+        {
+            lives.push(lived);
+        } else {
+            self.lived_now(shard, site, lifetime);
+        }
+    }
+
+    #[inline(never)]
+    fn lived_now(&mut self, shard: usize, site: usize, lifetime: u64) {
+        self.put_down(shard);
+        self.shard(shard).lived(site, lifetime);
+    }
+
+    const fn shard(&mut self, shard: usize) -> &mut Shard {
+        match shard.checked_sub(1) {
+            Some(far) => &mut self.far.as_mut_slice()[far],
+            None => &mut self.near,
         }
     }
 
     /// Puts down what a journal holds.
-    #[inline(never)]
     fn put_down(&mut self, shard: usize) {
-        let Journal { changes, lives } = &mut self.journals[shard];
-        let shard = match shard.checked_sub(1) {
-            Some(far) => &mut self.far[far],
-            None => &mut self.near,
-        };
-        shard.change(changes);
-        shard.live(lives);
+        let Journal { mut changes, since, mut lives } = std::mem::take(&mut self.journals[shard]);
+        let sums = self.shard(shard);
+        sums.change(&changes, since);
+        sums.live(&lives);
         changes.clear();
         lives.clear();
+        self.journals[shard] = Journal { changes, since: self.epoch, lives };
     }
 
     /// Puts everything down that has not been yet.

@@ -44,6 +44,26 @@ pub trait EventSource {
     ///
     /// Where the block cannot be read or is damaged; the text says how.
     fn read(&mut self, block: u32) -> Result<&[u64], String>;
+
+    /// Decodes a block whose [`Block::skip`] is 0: of its records, those that are special are there, others may be missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventSource::read`], but what is wrong with the others may go unnoticed.
+    fn read_special(&mut self, block: u32) -> Result<&[u64], String> {
+        self.read(block)
+    }
+
+    /// Decodes a block into `words`, in place of what they held.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventSource::read`]; `words` may hold anything then.
+    fn take(&mut self, block: u32, words: &mut Vec<u64>) -> Result<(), String> {
+        words.clear();
+        words.extend_from_slice(self.read(block)?);
+        Ok(())
+    }
 }
 
 /// A source in memory.

@@ -6,7 +6,7 @@
 
 use hashbrown::HashTable;
 
-use super::hash::{Map, mix};
+use super::hash::{Key, Map};
 use crate::record::{kind, kind_of, operand};
 
 /// A parent that is not there.
@@ -90,7 +90,8 @@ impl Ids {
 fn join(heads: &[u64], parents: &[u32]) -> Vec<u32> {
     const OPEN: u32 = NONE - 1;
     let mut joined = vec![NONE; heads.len()];
-    let mut known: HashTable<u32> = HashTable::new();
+    let mut known: HashTable<u32> = HashTable::with_capacity(heads.len());
+    let hash_key = Key::default();
     let mut way = Vec::new();
     for start in 1..heads.len() as u32 {
         // Up to a node that is settled, then down again. A circle, which no recorder makes, is cut.
@@ -110,7 +111,7 @@ fn join(heads: &[u64], parents: &[u32]) -> Vec<u32> {
                 let above = joined.get(parents[n as usize] as usize).copied().unwrap_or(NONE);
                 (if above == OPEN { NONE } else { above }, heads[n as usize])
             };
-            let hash = |parent: u32, word0: u64| mix(word0, u64::from(parent));
+            let hash = |parent: u32, word0: u64| hash_key.pair(word0, u64::from(parent));
             let same = |&other: &u32| key(other) == (parent, word0);
             parent = match known.find(hash(parent, word0), same) {
                 Some(&other) => other,

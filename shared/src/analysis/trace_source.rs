@@ -43,6 +43,17 @@ impl EventSource for TraceSource<'_> {
         self.trace.read_events(block as usize, &mut self.buffer).map_err(|error| error.to_string())?;
         Ok(self.buffer.words())
     }
+
+    fn read_special(&mut self, block: u32) -> Result<&[u64], String> {
+        self.trace.read_special(block as usize, &mut self.buffer).map_err(|error| error.to_string())?;
+        Ok(self.buffer.words())
+    }
+
+    fn take(&mut self, block: u32, words: &mut Vec<u64>) -> Result<(), String> {
+        self.read(block)?;
+        self.buffer.swap(words);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +62,10 @@ mod tests {
     use super::super::testing::{TraceBuilder, Words};
     use super::*;
     use crate::record::{Records, kind};
+
+    fn special(words: &[u64]) -> Vec<u64> {
+        Records::new(words).filter(|record| is_special(record[0])).collect::<Vec<_>>().concat()
+    }
 
     #[test]
     fn only_blocks_with_more_than_events_are_special() {
@@ -71,7 +86,9 @@ mod tests {
         let blocks = source.streams()[0].blocks.clone();
         for block in &blocks {
             let words = source.read(block.id).unwrap();
-            assert_eq!(block.special, Records::new(words).any(|record| is_special(record[0])));
+            let expected = special(words);
+            assert_eq!(block.special, !expected.is_empty());
+            assert_eq!(special(source.read_special(block.id).unwrap()), expected);
         }
         let special = blocks.iter().filter(|block| block.special).count();
         assert!(special > 0 && special < blocks.len() / 2, "{special} of {}", blocks.len());

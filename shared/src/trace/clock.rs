@@ -29,7 +29,14 @@ pub struct Clock {
 
 /// Remembers the segment of the last stamp: near ones cost no search.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ClockCursor(usize);
+pub struct ClockCursor {
+    from: u64,
+    /// Stamps from there on that belong to the segment.
+    length: u64,
+    ns: u64,
+    limit: u64,
+    rate: u64,
+}
 
 impl Clock {
     /// Takes the samples in any order. Where they give no rate, `kind` and `hz` (0: unknown) do.
@@ -69,14 +76,23 @@ impl Clock {
     #[inline]
     #[must_use]
     pub fn ns_near(&self, cursor: &mut ClockCursor, stamp: u64) -> u64 {
-        let fits = |i: usize| {
-            (i == 0 || self.segments[i - 1].stamp <= stamp)
-                && self.segments.get(i).is_none_or(|next| stamp < next.stamp)
-        };
-        if cursor.0 > self.segments.len() || !fits(cursor.0) {
-            cursor.0 = self.segments.partition_point(|s| s.stamp <= stamp);
+        let steps = stamp.wrapping_sub(cursor.from);
+        if steps < cursor.length {
+            time(cursor.ns, steps, cursor.rate, cursor.limit)
+        } else {
+            self.seek(cursor, stamp)
         }
-        self.in_segment(cursor.0, stamp)
+    }
+
+    /// The same, after the cursor has gone to the stamp's segment.
+    #[cold]
+    fn seek(&self, cursor: &mut ClockCursor, stamp: u64) -> u64 {
+        let after = self.segments.partition_point(|s| s.stamp <= stamp);
+        if let Some(&Segment { stamp: from, ns, limit, rate }) = self.segments[..after].last() {
+            let end = self.segments.get(after).map_or(u64::MAX, |next| next.stamp);
+            *cursor = ClockCursor { from, length: end - from, ns, limit, rate };
+        }
+        self.in_segment(after, stamp)
     }
 
     /// Stamp at which `ns` since the Unix epoch was, to within a few steps.
@@ -98,7 +114,7 @@ impl Clock {
             return first.ns.saturating_sub(ns(first.stamp - stamp, self.rate));
         }
         let segment = &self.segments[after - 1];
-        segment.ns.saturating_add(ns(stamp - segment.stamp, segment.rate)).min(segment.limit)
+        time(segment.ns, stamp - segment.stamp, segment.rate, segment.limit)
     }
 }
 
@@ -126,6 +142,12 @@ fn rate(ns: u64, steps: u64) -> u64 {
 #[inline]
 fn ns(steps: u64, rate: u64) -> u64 {
     u64::try_from((u128::from(steps) * u128::from(rate)) >> SHIFT).unwrap_or(u64::MAX)
+}
+
+/// Time so many steps after the start of a segment.
+#[inline]
+fn time(start: u64, steps: u64, rate: u64, limit: u64) -> u64 {
+    start.saturating_add(ns(steps, rate)).min(limit)
 }
 
 fn steps(ns: u64, rate: u64) -> u64 {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::codec;
 use super::codec::columns::{self, Stored, column};
-use super::codec::join::Joiner;
+use super::codec::join::{Joiner, SPECIAL};
 use super::frame::{FrameHeader, MAX_PAYLOAD_BYTES};
 use crate::record::Records;
 
@@ -69,6 +69,11 @@ impl EventBuf {
         &self.words
     }
 
+    /// Gives the words of the frame that was decoded last away, for other room.
+    pub fn swap(&mut self, words: &mut Vec<u64>) {
+        std::mem::swap(&mut self.words, words);
+    }
+
     /// Forgets what was decoded; keeps the memory.
     pub fn clear(&mut self) {
         self.words.clear();
@@ -95,13 +100,7 @@ impl EventBuf {
     /// # Errors
     /// [`DecodeError`] for whatever is not as the header says.
     pub(super) fn decode(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
-        self.words.clear();
-        if header.raw_len as usize > MAX_PAYLOAD_BYTES {
-            return Err(DecodeError::TooLarge);
-        }
-        if crc32fast::hash(&self.payload) != header.payload_crc {
-            return Err(DecodeError::Checksum);
-        }
+        self.check(header)?;
         let result = match header.codec {
             codec::ROWS => self.rows(header),
             codec::COLUMNS => self.columns(header),
@@ -113,6 +112,37 @@ impl EventBuf {
         result
     }
 
+    /// Decodes no more than the records of kinds from `NODE` on need, where that is possible: the words then hold all of
+    /// these, and may lack others.
+    ///
+    /// # Errors
+    /// As [`EventBuf::decode`], but what is wrong with the others may go unnoticed.
+    pub(super) fn decode_special(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        self.check(header)?;
+        if header.codec == codec::COLUMNS {
+            self.unpack(header, &SPECIAL)?;
+            let columns = self.columns.each_ref().map(Vec::as_slice);
+            self.words
+                .reserve(self.columns[column::NODE_PC].len() + self.columns[column::OTHER].len() / 8 + 4);
+            if self.joiner.join_special(columns, &mut self.words).is_some() {
+                return Ok(());
+            }
+        }
+        self.decode(header)
+    }
+
+    /// Whether the payload is as it was written.
+    fn check(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        self.words.clear();
+        if header.raw_len as usize > MAX_PAYLOAD_BYTES {
+            return Err(DecodeError::TooLarge);
+        }
+        if crc32fast::hash(&self.payload) != header.payload_crc {
+            return Err(DecodeError::Checksum);
+        }
+        Ok(())
+    }
+
     fn rows(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
         if self.payload.len() != header.raw_len as usize || !self.payload.len().is_multiple_of(8) {
             return Err(DecodeError::Malformed("length of rows"));
@@ -122,8 +152,8 @@ impl EventBuf {
         Ok(())
     }
 
-    /// The records that columns make.
-    fn columns(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+    /// Gives these columns their bytes, and the others none.
+    fn unpack(&mut self, header: &FrameHeader, wanted: &[usize]) -> Result<(), DecodeError> {
         let words = header.words() as usize;
         // No record takes more than 30 bytes in columns where it took 24, nor 20 where it took 16.
         let limit = words * 16;
@@ -132,9 +162,17 @@ impl EventBuf {
         if stored[column::OP].len > words / 2 {
             return Err(DecodeError::Malformed("more records than words"));
         }
-        for (column, stored) in self.columns.iter_mut().zip(stored) {
+        for (at, (column, stored)) in self.columns.iter_mut().zip(stored).enumerate() {
+            let stored = if wanted.contains(&at) { stored } else { Stored::default() };
             unpack(&mut self.zstd, stored, column)?;
         }
+        Ok(())
+    }
+
+    /// The records that columns make.
+    fn columns(&mut self, header: &FrameHeader) -> Result<(), DecodeError> {
+        let words = header.words() as usize;
+        self.unpack(header, &ALL)?;
         self.words.reserve(words + 4);
         let columns = self.columns.each_ref().map(Vec::as_slice);
         let joined = self.joiner.join(columns, header.unit, &mut self.words);
@@ -144,6 +182,16 @@ impl EventBuf {
         Ok(())
     }
 }
+
+/// All columns.
+const ALL: [usize; column::COUNT] = {
+    let (mut all, mut at) = ([0; column::COUNT], 0);
+    while at < all.len() {
+        all[at] = at;
+        at += 1;
+    }
+    all
+};
 
 /// Gives a column its bytes.
 fn unpack(

@@ -272,6 +272,21 @@ impl TraceFile {
     /// # Errors
     /// The frame is damaged, holds no records or cannot be read; `buf` is empty then.
     pub fn read_events(&self, index: usize, buf: &mut EventBuf) -> Result<(), DecodeError> {
+        let header = self.fetch(index, buf)?;
+        buf.decode(header)
+    }
+
+    /// The same, but only records of kinds from `NODE` on are certain to be there.
+    ///
+    /// # Errors
+    /// As [`TraceFile::read_events`], but what is wrong with others may go unnoticed.
+    pub fn read_special(&self, index: usize, buf: &mut EventBuf) -> Result<(), DecodeError> {
+        let header = self.fetch(index, buf)?;
+        buf.decode_special(header)
+    }
+
+    /// Reads a frame's payload into `buf`.
+    fn fetch(&self, index: usize, buf: &mut EventBuf) -> Result<&FrameHeader, DecodeError> {
         buf.clear();
         let frame = self.frames.get(index).ok_or(DecodeError::NotEvents)?;
         if frame.header.kind != Kind::EVENTS {
@@ -281,7 +296,7 @@ impl TraceFile {
             return Err(DecodeError::TooLarge);
         }
         self.read_payload(frame, &mut buf.payload).map_err(DecodeError::Io)?;
-        buf.decode(&frame.header)
+        Ok(&frame.header)
     }
 
     /// The damage that a failed [`TraceFile::read_events`] of frame `index` means.

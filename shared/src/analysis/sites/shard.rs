@@ -1,10 +1,14 @@
 //! The sums of a few hundred sites, and what is still to be put down in them.
 
+use std::hint::black_box;
+
 use super::super::histogram::{Few, Histograms};
 use crate::model::{Lifetimes, SiteStats};
 
 /// Sites of a shard: what they take, 128 bytes each and their histograms, fits into the nearer caches.
 pub const WIDTH: usize = 256;
+/// Ends of lives that are looked at ahead.
+const AHEAD: usize = 32;
 /// What lives shorter is short-lived, in ns.
 const SHORT: u64 = 1_000_000;
 
@@ -83,35 +87,49 @@ impl Default for Lives {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// A block starts.
-    Start,
+    Start = 0,
     /// A block ends.
-    End,
+    End = 1,
     /// A block that had ended lives on.
-    Reopen,
+    Reopen = 2,
 }
 
-/// A change of a site's counts that is still to be put down.
+/// A change of a site's counts that is still to be put down: in one word, the lowest bits first, the site, what happens, when
+/// and the size.
 #[derive(Clone, Copy, Debug)]
-pub struct Change {
-    /// The epoch; below it what happens, and in the lowest bits the site.
-    word: u64,
-    size: u64,
-}
+pub struct Change(u64);
 
 const SITE_BITS: u32 = WIDTH.ilog2();
 const EPOCH_SHIFT: u32 = SITE_BITS + 2;
+const EPOCH_BITS: u32 = 22;
+const SIZE_SHIFT: u32 = EPOCH_SHIFT + EPOCH_BITS;
 
 impl Change {
-    /// Something happens to a site, by its number in the shard, in an epoch.
+    /// Something happens to a site, by its number in the shard, so many epochs after the journal's first. `None` where that
+    /// is too long after, or the size too large.
     #[inline(always)]
     #[must_use]
-    pub const fn new(site: usize, what: What, epoch: u64, size: u64) -> Self {
-        let what = match what {
-            What::Start => 0,
-            What::End => 1,
-            What::Reopen => 2,
-        };
-        Self { word: epoch << EPOCH_SHIFT | what << SITE_BITS | site as u64, size }
+    pub const fn new(site: usize, what: What, epochs: u64, size: u64) -> Option<Self> {
+        if epochs >> EPOCH_BITS != 0 || size >> (u64::BITS - SIZE_SHIFT) != 0 {
+            return None;
+        }
+        Some(Self(size << SIZE_SHIFT | epochs << EPOCH_SHIFT | (what as u64) << SITE_BITS | site as u64))
+    }
+}
+
+/// The end of a life that is still to be put down: lifetime and site.
+#[derive(Clone, Copy, Debug)]
+pub struct Lived(u64);
+
+impl Lived {
+    /// A site's block, by the site's number in the shard, lived so long. `None` where that is too long.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(site: usize, lifetime: u64) -> Option<Self> {
+        if lifetime >> (u64::BITS - SITE_BITS) != 0 {
+            return None;
+        }
+        Some(Self(lifetime << SITE_BITS | site as u64))
     }
 }
 
@@ -136,29 +154,24 @@ impl Shard {
         self.counts.len()
     }
 
-    /// A block starts.
+    /// Something happens to a site.
     #[inline(always)]
-    pub fn start(&mut self, site: usize, epoch: u64, size: u64) {
-        self.counts[site].start(epoch, size);
+    pub fn happens(&mut self, site: usize, what: What, epoch: u64, size: u64) {
+        let counts = &mut self.counts[site];
+        match what {
+            What::Start => counts.start(epoch, size),
+            What::End => counts.end(epoch, size),
+            What::Reopen => counts.reopen(epoch, size),
+        }
     }
 
-    /// A block ends.
-    #[inline(always)]
-    pub fn end(&mut self, site: usize, epoch: u64, size: u64) {
-        self.counts[site].end(epoch, size);
-    }
-
-    /// A block that had ended lives on.
-    pub fn reopen(&mut self, site: usize, epoch: u64, size: u64) {
-        self.counts[site].reopen(epoch, size);
-    }
-
-    /// Puts changes down, in their order. Which of them start blocks can hardly be foreseen, so nothing branches on it.
-    pub fn change(&mut self, changes: &[Change]) {
-        for &Change { word, size } in changes {
-            let (site, what) = (word as usize % WIDTH, word >> SITE_BITS & 3);
+    /// Puts changes down, in their order, the first epoch of their journal being `since`. Which of them start blocks can
+    /// hardly be foreseen, so nothing branches on it.
+    pub fn change(&mut self, changes: &[Change], since: u64) {
+        for &Change(word) in changes {
+            let (site, what, size) = (word as usize % WIDTH, word >> SITE_BITS & 3, word >> SIZE_SHIFT);
             let counts = &mut self.counts[site];
-            counts.enter(word >> EPOCH_SHIFT);
+            counts.enter(since + (word >> EPOCH_SHIFT) % (1 << EPOCH_BITS));
             if what > 1 {
                 counts.reopen(counts.epoch, size);
                 continue;
@@ -172,16 +185,31 @@ impl Shard {
         }
     }
 
-    /// Puts lifetimes down, each with its site.
-    pub fn live(&mut self, lifetimes: &[(u64, u32)]) {
-        for &(lifetime, site) in lifetimes {
-            let lives = &mut self.lives[site as usize];
-            lives.sum += u128::from(lifetime);
-            lives.min = lives.min.min(lifetime);
-            lives.max = lives.max.max(lifetime);
-            lives.short += u64::from(lifetime < SHORT);
-            self.histograms.add(site, &mut lives.few, lifetime);
+    /// Puts the ends of lives down.
+    pub fn live(&mut self, lives: &[Lived]) {
+        for lives in lives.chunks(AHEAD) {
+            if self.histograms.is_far() {
+                // All at once: one by one, each would wait for memory.
+                let touch = |&Lived(word): &Lived| {
+                    self.histograms.touch(word as u32 % WIDTH as u32, word >> SITE_BITS)
+                };
+                black_box(lives.iter().map(touch).fold(0, |all, row| all ^ row));
+            }
+            for &Lived(word) in lives {
+                self.lived(word as usize % WIDTH, word >> SITE_BITS);
+            }
         }
+    }
+
+    /// A life of a site is over.
+    #[inline(always)]
+    pub fn lived(&mut self, site: usize, lifetime: u64) {
+        let lives = &mut self.lives[site];
+        lives.sum += u128::from(lifetime);
+        lives.min = lives.min.min(lifetime);
+        lives.max = lives.max.max(lifetime);
+        lives.short += u64::from(lifetime < SHORT);
+        self.histograms.add(site as u32, &mut lives.few, lifetime);
     }
 
     /// The sums of a site. `epoch` is the number of peaks of the process.

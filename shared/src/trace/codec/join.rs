@@ -10,14 +10,18 @@ use crate::record::{OPERAND_MASK, head, kind, length};
 /// Puts records together, block by block.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    freed: Freed,
+    freed: Freed<false>,
     allocations: Vec<Allocation>,
 }
+
+/// The columns that [`Joiner::join_special`] reads.
+pub const SPECIAL: [usize; 5] =
+    [column::OP, column::NODE_PC, column::NODE_ID, column::NODE_PARENT, column::OTHER];
 
 /// A block being put together.
 struct Block<'a> {
     columns: [Reader<'a>; column::COUNT],
-    freed: &'a mut Freed,
+    freed: &'a mut Freed<false>,
     allocations: &'a mut Vec<Allocation>,
     state: State,
     unit: u64,
@@ -29,21 +33,39 @@ impl Joiner {
     ///
     /// At most four words an operation and what is in the column of other words are appended.
     pub fn join(&mut self, columns: [&[u8]; column::COUNT], unit: u32, out: &mut Vec<u64>) -> Option<()> {
-        self.freed.reset();
-        self.allocations.clear();
-        let mut block = Block {
-            columns: columns.map(Reader::new),
-            freed: &mut self.freed,
-            allocations: &mut self.allocations,
-            state: State::default(),
-            unit: u64::from(unit.max(1)),
-        };
+        let mut block = self.begin(columns, unit);
         for &op in columns[column::OP] {
             block.record(op, out)?;
         }
         // What is left over belongs to no record.
         block.columns[column::OP] = Reader::default();
         block.columns.iter().all(|column| column.rest().is_empty()).then_some(())
+    }
+
+    /// The same with the records of stack nodes and those that stand whole in the column of other words, and with no others: of
+    /// all columns only [`SPECIAL`] are needed. `None` also where a record has a stamp, which takes the other columns, too.
+    pub fn join_special(&mut self, columns: [&[u8]; column::COUNT], out: &mut Vec<u64>) -> Option<()> {
+        let mut block = self.begin(columns, 1);
+        for &op in columns[column::OP] {
+            match op {
+                op::OTHER_STAMPED => return None,
+                op::OTHER | op::NODE..op::FREE => block.rare(op, out)?,
+                _ => {}
+            }
+        }
+        SPECIAL[1..].iter().all(|&column| block.columns[column].rest().is_empty()).then_some(())
+    }
+
+    fn begin<'a>(&'a mut self, columns: [&'a [u8]; column::COUNT], unit: u32) -> Block<'a> {
+        self.freed.reset();
+        self.allocations.clear();
+        Block {
+            columns: columns.map(Reader::new),
+            freed: &mut self.freed,
+            allocations: &mut self.allocations,
+            state: State::default(),
+            unit: u64::from(unit.max(1)),
+        }
     }
 }
 

@@ -27,8 +27,10 @@ pub const fn class(units: u64) -> usize {
 ///
 /// Plain numbers, so that fresh memory of zeros serves as it is: a process that records little touches little of it.
 /// (Of arrays that long `vec!` would write the zeros.)
+///
+/// Who never looks for an address ([`Freed::find`]) needs no tags.
 #[derive(Clone, Debug)]
-pub struct Freed {
+pub struct Freed<const TAGS: bool = true> {
     addresses: Box<[u64; DEPTH * LISTS]>,
     tags: Box<[u32; DEPTH * LISTS]>,
     ends: Box<[Ends; LISTS]>,
@@ -46,12 +48,12 @@ fn zeros<T: Clone, const N: usize>(zero: T) -> Box<[T; N]> {
 }
 
 /// Addresses, and 32 bits of each to search by.
-struct Ring<'a> {
+struct Ring<'a, const TAGS: bool> {
     addresses: &'a mut [u64; DEPTH],
     tags: &'a mut [u32; DEPTH],
 }
 
-impl Ring<'_> {
+impl<const TAGS: bool> Ring<'_, TAGS> {
     #[inline(always)]
     const fn tag(address: u64) -> u32 {
         (address >> 4) as u32
@@ -60,7 +62,9 @@ impl Ring<'_> {
     #[inline(always)]
     const fn set(&mut self, slot: usize, address: u64) {
         self.addresses[slot] = address;
-        self.tags[slot] = Self::tag(address);
+        if TAGS {
+            self.tags[slot] = Self::tag(address);
+        }
     }
 
     /// Bit n is set where slot n may hold `address`.
@@ -92,13 +96,13 @@ impl Ends {
     }
 }
 
-impl Default for Freed {
+impl<const TAGS: bool> Default for Freed<TAGS> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Freed {
+impl<const TAGS: bool> Freed<TAGS> {
     /// Empty; 390 KiB.
     #[must_use]
     pub fn new() -> Self {
@@ -111,7 +115,7 @@ impl Freed {
     }
 
     #[inline(always)]
-    fn ring(&mut self, class: usize) -> Option<(Ring<'_>, &mut Ends)> {
+    fn ring(&mut self, class: usize) -> Option<(Ring<'_, TAGS>, &mut Ends)> {
         let addresses = self.addresses.as_chunks_mut().0.get_mut(class)?;
         let tags = self.tags.as_chunks_mut().0.get_mut(class)?;
         Some((Ring { addresses, tags }, self.ends.get_mut(class)?))
@@ -126,6 +130,31 @@ impl Freed {
         ring.set(ends.slot(0), address);
     }
 
+    /// Takes the block off the list of `class` that `age` others were freed after.
+    #[inline(always)]
+    pub fn take(&mut self, class: usize, age: u8) -> Option<u64> {
+        let (mut ring, ends) = self.ring(class)?;
+        if age >= ends.len {
+            return None;
+        }
+        let address = ring.addresses[ends.slot(age)];
+        for newer in (0..age).rev() {
+            ring.set(ends.slot(newer + 1), ring.addresses[ends.slot(newer)]);
+        }
+        ends.drop_newest();
+        Some(address)
+    }
+
+    /// Takes the newest block off the list if it is this one.
+    pub fn take_back(&mut self, class: usize, address: u64) {
+        let Some((ring, ends)) = self.ring(class) else { return };
+        if ends.len > 0 && ring.addresses[ends.slot(0)] == address {
+            ends.drop_newest();
+        }
+    }
+}
+
+impl Freed<true> {
     /// Takes the block at `address` off the list of `class`; gives how many others were freed after it.
     #[inline(always)]
     pub fn find(&mut self, class: usize, address: u64) -> Option<u8> {
@@ -151,29 +180,6 @@ impl Freed {
         }
         self.take(class, age);
         Some(age)
-    }
-
-    /// Takes the block off the list of `class` that `age` others were freed after.
-    #[inline(always)]
-    pub fn take(&mut self, class: usize, age: u8) -> Option<u64> {
-        let (mut ring, ends) = self.ring(class)?;
-        if age >= ends.len {
-            return None;
-        }
-        let address = ring.addresses[ends.slot(age)];
-        for newer in (0..age).rev() {
-            ring.set(ends.slot(newer + 1), ring.addresses[ends.slot(newer)]);
-        }
-        ends.drop_newest();
-        Some(address)
-    }
-
-    /// Takes the newest block off the list if it is this one.
-    pub fn take_back(&mut self, class: usize, address: u64) {
-        let Some((ring, ends)) = self.ring(class) else { return };
-        if ends.len > 0 && ring.addresses[ends.slot(0)] == address {
-            ends.drop_newest();
-        }
     }
 }
 
