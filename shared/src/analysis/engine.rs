@@ -130,6 +130,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// The first event of a second stream comes at this time; see [`Pairing::second_stream_at`].
+    pub const fn second_stream_at(&mut self, time: u64) {
+        self.pairing.second_stream_at(time);
+    }
+
     /// No more events come.
     #[must_use]
     pub fn finish(mut self) -> Done {

@@ -14,6 +14,9 @@
 //! an earlier choice between two events may have been the wrong one ([`mod@arrange`]). What remains is an end of a
 //! block that nobody saw allocated, or a start at the address of a block whose end nobody saw.
 //!
+//! As long as there is one stream only, nothing waits: its order is certain. So what happens then is also counted in its place, as a forked
+//! child's frees of what it inherited.
+//!
 //! Lives that have ended stay in a ring for a while, so that this can still change them.
 
 mod arrange;
@@ -129,6 +132,8 @@ pub struct Pairing {
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     /// Steps of search that are still allowed.
     budget: u64,
+    /// Until then all events are of one stream.
+    alone_until: u64,
 }
 
 impl Pairing {
@@ -136,6 +141,11 @@ impl Pairing {
     #[must_use]
     pub fn new() -> Self {
         Self { budget: 1 << 16, ..Self::default() }
+    }
+
+    /// The first event of a second stream has this stamp, as a time; `u64::MAX` where there is no second stream.
+    pub const fn second_stream_at(&mut self, time: u64) {
+        self.alone_until = if time == u64::MAX { time } else { time.saturating_sub(WINDOW) };
     }
 
     /// Whether what is live may not be in the nearer caches.
@@ -249,6 +259,9 @@ impl Pairing {
 
     #[cold]
     fn wait(&mut self, address: u64, event: Waiting, ledger: &mut impl Ledger) {
+        if event.turn().time < self.alone_until {
+            return self.take_for_certain(address, event, ledger);
+        }
         let events = self.waiting.entry(address).or_default();
         events.push(event);
         self.budget += STEPS;
@@ -353,6 +366,11 @@ impl Pairing {
         if events.is_empty() {
             self.waiting.remove(&address);
         }
+        self.take_for_certain(address, event, ledger);
+    }
+
+    /// An event that nothing can come before any more: what should have come, nobody saw.
+    fn take_for_certain(&mut self, address: u64, event: Waiting, ledger: &mut impl Ledger) {
         match event {
             Waiting::Start(block) => {
                 if let Some(old) = self.live.remove(address) {

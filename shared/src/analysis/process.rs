@@ -181,6 +181,7 @@ fn run(
     let mut accounts = Accounts::new(owners, inherits, timeline, collector);
     accounts.named.variables = Variables::of(&catalog.names);
     let mut engine = Engine::new(clock, &catalog.stacks, streams, accounts);
+    engine.second_stream_at(second_stream(source.streams()).map_or(u64::MAX, |stamp| clock.ns(stamp)));
     let mut progress = |done| {
         if let Some(progress) = &mut options.progress {
             progress(first + done, total);
@@ -222,6 +223,14 @@ impl Span {
         let end = last_event.max(seen).map_or(start, |stamp| clock.ns(stamp)).max(start);
         Self { start, end }
     }
+}
+
+/// The first stamp of the second stream; `None` where there is none.
+fn second_stream(streams: &[Stream]) -> Option<u64> {
+    let firsts = streams.iter().filter_map(|stream| stamped_blocks(stream).map(|b| b.first_stamp).min());
+    let mut firsts: Vec<u64> = firsts.collect();
+    firsts.sort_unstable();
+    firsts.get(1).copied()
 }
 
 /// The blocks of a stream that hold stamps.

@@ -150,6 +150,32 @@ fn a_forked_child_frees_what_it_inherited() {
 }
 
 #[test]
+fn what_takes_an_inherited_block_s_place_counts_at_once() {
+    // Each address is freed, unknown, and taken again 10 ns later; what is freed then was live beside all of them.
+    let inherited = |stamp| {
+        let taken = |words: Words, n: u64| {
+            words.free(n << 4, stamp + 20 * n).alloc(n << 4, stamp + 20 * n + 10, 0, 100 + n)
+        };
+        let words = (1..=4).fold(Words::new().alloc(0x500, stamp, 0, 500), taken).free(0x500, stamp + 200);
+        (1..=4).fold(words, |words, n| words.free(n << 4, stamp + 200 + n))
+    };
+    for forked in [true, false] {
+        let mut alone = TraceBuilder::new(90_000).stream(1, inherited(2_000));
+        alone.process.forked = forked;
+        let mut before_others = TraceBuilder::new(90_000)
+            .stream(1, inherited(2_000))
+            .stream(2, Words::new().alloc(0x900, 20_000, 0, 1).free(0x900, 20_001));
+        before_others.process.forked = forked;
+        for trace in [alone, before_others] {
+            let stats = analyze_all(&trace).stats;
+            assert_eq!((stats.peak_memory, stats.peak_allocations, stats.peak_time - EPOCH), (910, 5, 2_090));
+            assert_eq!(stats.inherited_frees + stats.unknown_frees, 4);
+            assert_eq!(stats.active_allocations, 0);
+        }
+    }
+}
+
+#[test]
 fn streams_of_one_thread_and_blocks_that_change_hands() {
     // Thread 2 has a nested stream (a signal handler); thread 3 only fails; thread 9 does nothing at all.
     let one = Words::new().thread(kind::THREAD_START, 1, 1_500, "main").alloc(0x10, 2_000, 0, 8);
