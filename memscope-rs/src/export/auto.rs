@@ -59,11 +59,14 @@ pub fn init() {
 pub fn enable_auto_export(export_path: Option<&str>) {
     clock::start();
     threads::number();
-    let paths = Paths::new(export_path.map(Path::new));
-    for path in paths.at_end().all() {
-        say::note(&format!("exporting to {} when the program ends", path.display()));
+    let new = Paths::new(export_path.map(Path::new));
+    // What was said before holds no more.
+    let instead = if paths().is_some() { " instead" } else { "" };
+    for path in new.at_end().all() {
+        say::note(&format!("exporting to {} when the program ends{instead}", path.display()));
     }
-    *ASKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Asked { paths, pid: std::process::id() });
+    *ASKED.lock().unwrap_or_else(PoisonError::into_inner) =
+        Some(Asked { paths: new, pid: std::process::id() });
     panics::watch();
     sys::at_exit(at_exit);
 }
