@@ -105,11 +105,15 @@ impl Ledger {
 /// libc's `__libc_single_threaded`; null where it has none.
 static SINGLE_THREADED: AtomicPtr<AtomicU8> = AtomicPtr::new(null_mut());
 
-/// Makes a copy in advance. Nothing is loaded or unloaded meanwhile.
+/// Finds what is to be found while nothing is loaded or unloaded.
 pub fn prepare() {
     if let Some((flag, _)) = symbols::first(c"__libc_single_threaded") {
         SINGLE_THREADED.store(flag as *mut AtomicU8, Ordering::Relaxed);
     }
+}
+
+/// Makes a copy in advance.
+pub fn set_aside() {
     LEDGER.with(|state| {
         // SAFETY: a new mapping.
         let _ = unsafe { state.loan(PREPARED.0, PREPARED.1) };

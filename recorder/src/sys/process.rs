@@ -159,9 +159,15 @@ pub fn read_file(path: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
 /// Reads a file of words, each with a NUL behind it, as those below `/proc` are; none where it cannot be read.
 #[must_use]
 pub fn read_words(path: &CStr) -> Vec<Vec<u8>> {
-    let mut text = vec![0; 256 << 10];
-    let n = read_file(path, &mut text).unwrap_or(0);
-    let text = &text[..n];
+    let mut few = [0; 4096];
+    let mut many = Vec::new();
+    let mut n = read_file(path, &mut few).unwrap_or(0);
+    let mut text = &few[..n];
+    if n == few.len() {
+        many.resize(256 << 10, 0);
+        n = read_file(path, &mut many).unwrap_or(0);
+        text = &many[..n];
+    }
     text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 

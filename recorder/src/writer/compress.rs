@@ -16,37 +16,39 @@ const DECLINED: usize = 4 << 10;
 /// A compression context in a mapping of its own. One a recording; never given back.
 #[derive(Debug)]
 pub struct Zstd {
-    workspace: *mut u8,
-    size: usize,
-    /// Null as long as it was not needed.
+    /// Null as long as it was not needed, and where the kernel gave no memory for it: then nothing is compressed.
     context: *mut zstd_sys::ZSTD_CCtx,
     declined: usize,
+}
+
+impl Default for Zstd {
+    fn default() -> Self {
+        Self { context: null_mut(), declined: 0 }
+    }
 }
 
 // SAFETY: the context has no ties to a thread.
 unsafe impl Send for Zstd {}
 
 impl Zstd {
-    /// Gets memory for a context; `None` where the kernel gives none.
-    #[must_use]
-    pub fn new() -> Option<Self> {
-        // SAFETY: plain arithmetic of the library.
-        let size = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
-        let workspace = memory::map_private(size).ok()?;
-        Some(Self { workspace, size, context: null_mut(), declined: 0 })
-    }
-
     /// Whether there is a context, now that so many bytes are to be compressed.
     fn is_ready(&mut self, len: usize) -> bool {
         if self.context.is_null() {
             self.declined = self.declined.saturating_add(len);
             if self.declined > DECLINED {
-                // SAFETY: the workspace is page aligned, has this size and is never unmapped.
-                self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), self.size) };
+                self.context = new_context();
             }
         }
         !self.context.is_null()
     }
+}
+
+fn new_context() -> *mut zstd_sys::ZSTD_CCtx {
+    // SAFETY: plain arithmetic of the library.
+    let size = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
+    let Ok(workspace) = memory::map_private(size) else { return null_mut() };
+    // SAFETY: the workspace is page aligned, has this size and is never unmapped.
+    unsafe { zstd_sys::ZSTD_initStaticCCtx(workspace.cast(), size) }
 }
 
 impl Compress for Zstd {
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn compresses_again_and_again() {
-        let mut zstd = Zstd::new().unwrap();
+        let mut zstd = Zstd::default();
         let mut none = Vec::new();
         assert!(!zstd.compress(&[0; DECLINED], &mut none) && none.is_empty());
         for len in [1, 0, 1000, 1 << 20] {

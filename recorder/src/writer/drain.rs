@@ -128,13 +128,13 @@ fn everything(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
 
 /// Writes a batch of what is queued; true where something was.
 pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
-    let Some(channel) = writer.channel() else { return false };
     if sink.failed() {
         return false;
     }
     if writer.left.is_on() {
         return left(process, writer, sink);
     }
+    let Some(channel) = writer.channel() else { return false };
     let mut batch = [None; BATCH];
     let mut count = 0;
     for slot in &mut batch {

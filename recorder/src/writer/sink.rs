@@ -66,8 +66,8 @@ impl Sink {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
         let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
         // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
-        let file = File::open(&draft, flags, 0o600)?;
-        let identity = file.set_mode(0o600).and_then(|()| file.identity())?;
+        let file = File::open_briefly(&draft, flags, 0o600)?;
+        let identity = file.restrict(0o600).and_then(|()| file.identity())?;
         let mut encoder = Encoder::new();
         encoder.set_unit(u32::try_from(process.clock_hz / STEPS_PER_SECOND).unwrap_or(1).max(1));
         let mut sink = Self {
@@ -78,7 +78,7 @@ impl Sink {
             kept: false,
             offset: 0,
             encoder,
-            zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
+            zstd: Zstd::default(),
             out: Vec::new(),
             written: Written::new(),
             caught_up: false,
@@ -311,13 +311,17 @@ impl Sink {
         meta::write_clock(&mut self.out, &[as_recorded(sample)]);
     }
 
-    /// Writes what has been noted.
-    pub fn write_samples(&mut self) -> Result<(), Errno> {
+    fn note_memory(&mut self) {
         if let Some(last) = self.memory.last().copied() {
             meta::write_memory(&mut self.out, &self.memory);
             self.memory.clear();
             self.last_rss = last.rss_bytes;
         }
+    }
+
+    /// Writes what has been noted.
+    pub fn write_samples(&mut self) -> Result<(), Errno> {
+        self.note_memory();
         if self.out.is_empty() { Ok(()) } else { self.append() }
     }
 
@@ -326,7 +330,7 @@ impl Sink {
         self.sample_memory();
         self.sample_names(process);
         self.sample_clocks(process);
-        self.write_samples()?;
+        self.note_memory();
         let end = end::describe(process, self.encoder.records());
         meta::write_end(&mut self.out, &end);
         self.append()?;
