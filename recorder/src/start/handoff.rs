@@ -63,7 +63,10 @@ pub fn leading(
         let text = settings.switches_for_children(b'\n');
         let (settings, library) = (link(SETTINGS, &text)?, link(LIBRARY, library)?);
         let leading = library.0.clone();
-        return Some((leading, Some(Folder { path: folder, settings, library, made: AtomicBool::new(false) })));
+        return Some((
+            leading,
+            Some(Folder { path: folder, settings, library, made: AtomicBool::new(false) }),
+        ));
     }
     let known = existing(&folder);
     let place = if known.is_some() || !first { known } else { make(directory, &folder, settings, library) };

@@ -21,11 +21,8 @@ use channel::Channel;
 use core::ptr::null_mut;
 use core::time::Duration;
 use drained::Left;
+use memscope_shared::rhythm::GATHER;
 use sink::Sink;
-
-/// Buffers that are let gather before our thread is woken: larger frames are smaller by up to a third. (Every 80 ms it
-/// looks anyway.)
-const GATHER: usize = 16;
 
 /// No thread of ours yet; one is started when the first buffer is full.
 const NONE: u32 = 0;

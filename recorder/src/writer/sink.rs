@@ -18,16 +18,10 @@ use crate::sys::file::{self, File, Identity};
 use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
+use memscope_shared::rhythm::{self, BATCH, NAMES_AT_ONCE};
 use memscope_shared::spool::header;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, Written, meta};
 use std::ffi::CString;
-
-/// Most buffers that are taken together.
-pub const BATCH: usize = 32;
-/// Threads whose names are read in one go.
-const NAMES_AT_ONCE: usize = 256;
-/// Stamps are kept to 20 ns: the TSC of common processors steps by 10 ns or more.
-const STEPS_PER_SECOND: u64 = 50_000_000;
 
 /// The open trace.
 #[derive(Debug)]
@@ -69,7 +63,7 @@ impl Sink {
         let file = File::open_briefly(&draft, flags, 0o600)?;
         let identity = file.restrict(0o600).and_then(|()| file.identity())?;
         let mut encoder = Encoder::new();
-        encoder.set_unit(u32::try_from(process.clock_hz / STEPS_PER_SECOND).unwrap_or(1).max(1));
+        encoder.set_unit(rhythm::unit(process.clock_hz));
         let mut sink = Self {
             path: path.into(),
             file: Some(file),
