@@ -13,6 +13,7 @@
 //! Only `LD_PRELOAD` is ever touched. The path put there leads to the settings of this recording
 //! (`start/handoff.rs`).
 
+mod carry;
 mod environment;
 mod folder;
 mod image;
