@@ -13,42 +13,40 @@ const MAX_INPUT: usize = 16 << 20;
 /// costs more than all the rest of its trace.
 const DECLINED: usize = 4 << 10;
 
+/// Room for a context of this level. The library's own arithmetic would be the only code of it that most processes ever touch.
+const WORKSPACE: usize = 576 << 10;
+
 /// A compression context in a mapping of its own. One a recording; never given back.
 #[derive(Debug)]
 pub struct Zstd {
-    /// Null as long as it was not needed, and where the kernel gave no memory for it: then nothing is compressed.
+    workspace: *mut u8,
+    /// Null as long as it was not needed.
     context: *mut zstd_sys::ZSTD_CCtx,
     declined: usize,
-}
-
-impl Default for Zstd {
-    fn default() -> Self {
-        Self { context: null_mut(), declined: 0 }
-    }
 }
 
 // SAFETY: the context has no ties to a thread.
 unsafe impl Send for Zstd {}
 
 impl Zstd {
+    /// Gets memory for a context: later the program may have limited it. `None` where the kernel gives none.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        let workspace = memory::map_private(WORKSPACE).ok()?;
+        Some(Self { workspace, context: null_mut(), declined: 0 })
+    }
+
     /// Whether there is a context, now that so many bytes are to be compressed.
     fn is_ready(&mut self, len: usize) -> bool {
         if self.context.is_null() {
             self.declined = self.declined.saturating_add(len);
             if self.declined > DECLINED {
-                self.context = new_context();
+                // SAFETY: the workspace is page aligned, has this size and is never unmapped.
+                self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), WORKSPACE) };
             }
         }
         !self.context.is_null()
     }
-}
-
-fn new_context() -> *mut zstd_sys::ZSTD_CCtx {
-    // SAFETY: plain arithmetic of the library.
-    let size = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
-    let Ok(workspace) = memory::map_private(size) else { return null_mut() };
-    // SAFETY: the workspace is page aligned, has this size and is never unmapped.
-    unsafe { zstd_sys::ZSTD_initStaticCCtx(workspace.cast(), size) }
 }
 
 impl Compress for Zstd {
@@ -80,7 +78,10 @@ mod tests {
 
     #[test]
     fn compresses_again_and_again() {
-        let mut zstd = Zstd::default();
+        // SAFETY: plain arithmetic of the library.
+        let needed = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
+        assert!((WORKSPACE / 2..WORKSPACE).contains(&needed), "{needed} bytes");
+        let mut zstd = Zstd::new().unwrap();
         let mut none = Vec::new();
         assert!(!zstd.compress(&[0; DECLINED], &mut none) && none.is_empty());
         for len in [1, 0, 1000, 1 << 20] {

@@ -72,7 +72,7 @@ impl Sink {
             kept: false,
             offset: 0,
             encoder,
-            zstd: Zstd::default(),
+            zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
             out: Vec::new(),
             written: Written::new(),
             caught_up: false,
