@@ -164,17 +164,19 @@ pub enum Parsed {
 
 /// Reads the command line; `words` begin with the program's name.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let runs = words.get(1).is_some_and(|word| word == "run" || word == "check");
     match Cli::try_parse_from(words) {
         Ok(cli) => Ok(Parsed::Command(cli.command)),
         Err(text) if matches!(text.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             Ok(Parsed::Text(text))
         }
-        Err(error) => Err(usage_error(&error)),
+        Err(error) => Err(usage_error(&error, runs)),
     }
 }
 
-/// Puts clap's several lines into one of ours.
-fn usage_error(error: &clap::Error) -> Error {
+/// Puts clap's several lines into one of ours. `runs`: behind our options comes a program with its own.
+fn usage_error(error: &clap::Error, runs: bool) -> Error {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Error::usage("wrong usage", "no command was given").remedy(HELP);
     }
@@ -191,7 +193,8 @@ fn usage_error(error: &clap::Error) -> Error {
     let usage = Error::usage("wrong usage", why);
     match tip {
         Some(tip) => usage.remedy(tip),
-        None if unknown => usage.remedy(OPTIONS),
+        None if unknown && runs => usage.remedy(OPTIONS),
+        None if unknown => usage.remedy(PATHS),
         None => usage.remedy(HELP),
     }
 }
@@ -200,6 +203,8 @@ const HELP: &str = "`memscope-cli --help` and `memscope-cli COMMAND --help` say 
 
 const OPTIONS: &str =
     "our options come before the program to run, its own behind it; `memscope-cli COMMAND --help` lists ours";
+
+const PATHS: &str = "`memscope-cli COMMAND --help` lists what there is; what stands behind `--` is no option";
 
 /// What `--help` says behind the list of commands.
 const AFTER_HELP: &str = "\

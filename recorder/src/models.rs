@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 fn process(buffers: usize, has_writer: bool) -> &'static Process {
     let process = Process::model();
     give_buffers(process, buffers);
-    process.writer.open(Box::default(), Box::new(Sink::model()), has_writer);
+    process.writer.open(Some(Box::default()), Box::new(Sink::model()), has_writer);
     process.set_phase(Phase::Recording);
     process
 }
@@ -46,7 +46,7 @@ fn drained_process(buffers: usize) -> (&'static Process, Vec<Buffer>) {
     process.spool().model();
     half(process, layout::header::ROLE).store(role::BUSY, Ordering::Release);
     process.writer.left.set_on();
-    process.writer.open(Box::default(), Box::new(Sink::model()), false);
+    process.writer.open(Some(Box::default()), Box::new(Sink::model()), false);
     process.set_phase(Phase::Recording);
     process.writer.let_drainer_come(process);
     (process, buffers)

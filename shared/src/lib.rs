@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 pub mod record;
+pub mod rhythm;
 pub mod spool;
+pub mod stat;
 pub mod trace;
 
 #[cfg(feature = "model")]

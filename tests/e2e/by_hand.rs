@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
-use tempfile::TempDir;
 
 /// A program with the library preloaded, its recording going to `folder/rec`.
 fn preloaded(folder: &Path) -> Cmd {

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::{Cmd, Process, Ran, Record, Recorded, Snapshot, artifacts, program};
-use tempfile::TempDir;
 
 /// The program's work: see `programs/c/circumstances.c`.
 const ROUNDS: usize = 60_000;

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use memscope_tests::TempDir;
 use memscope_tests::snapshot::Stats;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program};
-use tempfile::TempDir;
 
 fn folder() -> TempDir {
     TempDir::new().expect("a folder")

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::analyze;
 use memscope_tests::{Ran, Record, Snapshot, program, things};
-use tempfile::TempDir;
 
 /// A recording of many frames, and what it says when whole.
 struct Whole {

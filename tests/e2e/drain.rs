@@ -7,14 +7,14 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::said::Said;
 use memscope_tests::snapshot::Stats;
 use memscope_tests::{Record, Snapshot, program};
-use tempfile::TempDir;
 
 /// The program, under `run --no-thread`.
-fn drained(words: &[&str]) -> Record {
+pub fn drained(words: &[&str]) -> Record {
     let argv = words.iter().fold(vec![program()], |mut argv, word| {
         argv.push(PathBuf::from(word));
         argv
@@ -22,24 +22,24 @@ fn drained(words: &[&str]) -> Record {
     Record::new(argv).option("--no-thread").allocations("none")
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     program::c("drained", &[])
 }
 
 /// What the program said about itself.
-fn told(said: &[u8], who: &str, what: &str) -> u64 {
+pub fn told(said: &[u8], who: &str, what: &str) -> u64 {
     let said = Said::parse(said);
     let number = said.others.iter().find_map(|line| line[who][what].as_u64());
     number.unwrap_or_else(|| panic!("{who} said nothing of {what}: {:?}", said.others))
 }
 
 /// What the process allocates beside the blocks that it tells of.
-fn beside(words: &[&str]) -> u64 {
+pub fn beside(words: &[&str]) -> u64 {
     drained(words).success().process().stats.total_allocations
 }
 
 #[track_caller]
-fn assert_exact(stats: &Stats, blocks: u64, beside: u64) {
+pub fn assert_exact(stats: &Stats, blocks: u64, beside: u64) {
     assert_eq!(stats.total_allocations, blocks + beside, "{blocks} blocks, {beside} others: {stats:?}");
     assert_eq!((stats.lost_events, stats.unknown_frees), (0, 0), "{stats:?}");
 }
@@ -194,19 +194,19 @@ fn the_program_is_killed() {
     }
 }
 
-fn start(record: &Record, folder: &Path) -> Child {
+pub fn start(record: &Record, folder: &Path) -> Child {
     let mut command = record.command_in(folder).command();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("started")
 }
 
 /// Whether there is a trace that holds more than its beginning.
-fn is_growing(recording: &Path) -> bool {
+pub fn is_growing(recording: &Path) -> bool {
     recording.exists()
         && traces_in(recording).iter().any(|trace| std::fs::metadata(trace).is_ok_and(|m| m.len() > 16 << 10))
 }
 
 /// What `analyze` makes of a recording whose processes may be on their way out.
-fn analyzed(folder: &Path) -> Snapshot {
+pub fn analyzed(folder: &Path) -> Snapshot {
     let json = folder.join("out.json");
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

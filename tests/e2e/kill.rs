@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::command::only_child;
 use memscope_tests::recording::{self, analyze};
 use memscope_tests::snapshot::Stats;
 use memscope_tests::{Record, Snapshot, program};
 use serde::Deserialize;
-use tempfile::TempDir;
 
 /// Starts the program, kills it after a while, and gives what it told of.
 fn told_before_the_kill(

@@ -26,6 +26,7 @@ mod sameness; // output and exit status of real programs
 mod by_hand; // LD_PRELOAD and the variables
 mod cli_run; // exit statuses, errors, options of `run`
 mod drain; // `run --no-thread`
+mod drain_mishaps; // where something goes wrong with it
 mod reports; // terminal, JSON and HTML agree; the schema
 
 // Hard ends and circumstances

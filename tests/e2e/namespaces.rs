@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::snapshot::Process;
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
-use tempfile::TempDir;
 
 /// Before a command: makes it the first process of a namespace of its own.
 const APART: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];

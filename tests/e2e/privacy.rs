@@ -6,9 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::{Cmd, Record, artifacts, program};
-use tempfile::TempDir;
 
 fn folder() -> TempDir {
     TempDir::new().expect("a folder")

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, report};
 use memscope_tests::snapshot::Stats;
 use memscope_tests::text::numbers;
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program, things};
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// A recording with several images, leaks, failures and reallocations.
 fn recorded(folder: &TempDir) -> (std::path::PathBuf, Snapshot) {

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use memscope_tests::TempDir;
 use memscope_tests::text::without_times;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, things};
-use tempfile::TempDir;
 
 /// Runs a command natively and recorded; `prepare` makes its surroundings before each.
 #[track_caller]

@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 
+use memscope_tests::TempDir;
 use memscope_tests::{Cmd, Process, Record, program, things};
-use tempfile::TempDir;
 
 /// The function names of gdb's backtrace where this many bytes are asked of malloc or calloc, without that function itself.
 fn backtrace(command: &Cmd, size: u64) -> Vec<String> {

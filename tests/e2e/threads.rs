@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::said::{Said, Tally};
 use memscope_tests::snapshot::{Process, SiteStats};
 use memscope_tests::{Cmd, Record, Snapshot, program};
-use tempfile::TempDir;
 
 /// Eight threads pass 10 million blocks around: exact, no false leak, no unknown free.
 #[test]

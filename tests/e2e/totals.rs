@@ -1,8 +1,8 @@
 //! The same totals as other tools count, to the last block.
 
+use memscope_tests::TempDir;
 use memscope_tests::oracle::{self, Totals};
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program, things};
-use tempfile::TempDir;
 
 fn recorded(record: &Record) -> Snapshot {
     let snapshot = record.clone().allocations("none").success().snapshot();

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use memscope_tests::TempDir;
 use memscope_tests::recording::analyze;
 use memscope_tests::snapshot::Process;
 use memscope_tests::{Cmd, Ran, Record, Snapshot, artifacts, program, things};
-use tempfile::TempDir;
 
 const WAYS: [&str; 18] = [
     "execve",

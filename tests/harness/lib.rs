@@ -11,6 +11,7 @@ pub mod artifacts;
 pub mod command;
 pub mod consistent;
 pub mod elf;
+pub mod folder;
 pub mod oracle;
 pub mod program;
 pub mod recording;
@@ -21,5 +22,6 @@ pub mod text;
 pub mod things;
 
 pub use command::{Cmd, Ran};
+pub use folder::TempDir;
 pub use recording::{Record, Recorded};
 pub use snapshot::{Process, Snapshot};

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use tempfile::TempDir;
-
 use crate::artifacts::root_dir;
 use crate::command::Cmd;
 use crate::elf;
+use crate::folder::TempDir;
 use crate::program::compile;
+use serde::Deserialize;
 
 /// Totals as another tool saw them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

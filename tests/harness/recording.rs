@@ -4,10 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use crate::artifacts;
 use crate::command::{Cmd, Ran};
+use crate::folder::TempDir;
 use crate::snapshot::Snapshot;
 
 /// A recording to make.

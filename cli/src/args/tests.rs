@@ -130,3 +130,19 @@ fn help_and_version_are_no_errors() {
         assert!(matches!(parse(words(line)), Ok(Parsed::Text(_))), "{line}");
     }
 }
+
+#[test]
+fn an_unknown_option_is_told_where_options_go_only_if_a_program_follows() {
+    let said = |line: &str| match parse(words(line)) {
+        Err(error) => error.to_string(),
+        other => panic!("{line}: {other:?}"),
+    };
+    for line in ["run --colour ls", "run --export json --colour ls"] {
+        assert!(said(line).contains("before the program to run"), "{}", said(line));
+    }
+    for line in ["report --colour x", "analyze --colour x y.html", "preload-path --colour", "--colour"] {
+        let said = said(line);
+        assert!(said.contains("--colour") && !said.contains("before the program"), "{said}");
+        assert!(said.contains("--help"), "{said}");
+    }
+}

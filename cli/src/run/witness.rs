@@ -9,10 +9,11 @@ use std::ffi::{CString, OsStr};
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::{fs, ptr};
 
+use memscope_shared::stat;
 use memscope_shared::trace::{Ending, Process};
 
 use super::monotonic_ns;
@@ -50,7 +51,7 @@ impl Witness {
         }
         let news = watch(directory).ok()?;
         let (stopped, stop) = io::pipe().ok()?;
-        let watching = Watching { news, processes: Vec::new(), ends: Ends::default() };
+        let watching = Watching::new(directory, news);
         let thread = thread::Builder::new().name("witness".into()).spawn(|| watching.run(stopped)).ok()?;
         Some(Self { thread, stop })
     }
@@ -87,12 +88,17 @@ unsafe fn owned(fd: i32) -> io::Result<OwnedFd> {
 }
 
 struct Watching {
+    directory: PathBuf,
     news: OwnedFd,
     processes: Vec<(Name, OwnedFd)>,
     ends: Ends,
 }
 
 impl Watching {
+    fn new(directory: &Path, news: OwnedFd) -> Self {
+        Self { directory: directory.to_owned(), news, processes: Vec::new(), ends: Ends::default() }
+    }
+
     fn run(mut self, stopped: PipeReader) -> Ends {
         loop {
             let (stopped, news) = (stopped.as_raw_fd(), self.news.as_raw_fd());
@@ -125,11 +131,25 @@ impl Watching {
     fn read_news(&mut self) {
         let mut events = [0; 16 << 10];
         while let Some(read) = read(&self.news, &mut events) {
-            let mut rest = &events[..read];
-            while let Some((pid, behind)) = next_news(rest) {
-                pid.into_iter().for_each(|pid| self.open(pid));
-                rest = behind;
+            self.take_news(&events[..read]);
+        }
+    }
+
+    fn take_news(&mut self, mut news: &[u8]) {
+        while let Some((first, behind)) = next_news(news) {
+            match first {
+                News::Trace(pid) => self.open(pid),
+                News::Overflow => self.look(),
+                News::Other => {}
             }
+            news = behind;
+        }
+    }
+
+    /// Reads the directory: the kernel had more to tell than it keeps.
+    fn look(&mut self) {
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            pid_of_trace(entry.file_name().as_bytes()).into_iter().for_each(|pid| self.open(pid));
         }
     }
 
@@ -159,21 +179,40 @@ fn read(from: &OwnedFd, into: &mut [u8]) -> Option<usize> {
     fs::File::from(from).read(into).ok().filter(|read| *read > 0)
 }
 
-/// The first of some news, if it is of a trace: its process, and what follows.
-fn next_news(news: &[u8]) -> Option<(Option<u32>, &[u8])> {
+/// What the kernel tells of the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// There is a trace of this process.
+    Trace(u32),
+    /// It could not keep all that there was to be told.
+    Overflow,
+    /// Something else.
+    Other,
+}
+
+/// The first of some news, and what follows.
+fn next_news(news: &[u8]) -> Option<(News, &[u8])> {
     const HEAD: usize = size_of::<libc::inotify_event>();
-    let length = u32::from_ne_bytes(news.get(HEAD - 4..HEAD)?.try_into().ok()?) as usize;
+    let word = |at: usize| Some(u32::from_ne_bytes(news.get(at..at + 4)?.try_into().ok()?));
+    let (mask, length) = (word(4)?, word(HEAD - 4)? as usize);
     let name = news.get(HEAD..HEAD + length)?.split(|byte| *byte == 0).next().unwrap_or_default();
-    let pid = OsStr::from_bytes(name).to_str().and_then(|name| name.strip_suffix(".trace"));
-    let pid = pid.and_then(|numbers| numbers.split_once('-')?.0.parse().ok());
-    Some((pid, &news[HEAD + length..]))
+    let first = if mask & libc::IN_Q_OVERFLOW != 0 {
+        News::Overflow
+    } else {
+        pid_of_trace(name).map_or(News::Other, News::Trace)
+    };
+    Some((first, &news[HEAD + length..]))
+}
+
+/// The process whose trace has this name.
+fn pid_of_trace(name: &[u8]) -> Option<u32> {
+    let numbers = OsStr::from_bytes(name).to_str()?.strip_suffix(".trace")?;
+    numbers.split_once('-')?.0.parse().ok()
 }
 
 /// When a process started, in ticks since boot.
 fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-    std::str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_whitespace().nth(19)?.parse().ok()
+    stat::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The kernel's `struct pidfd_info`, as far as all versions have it.
@@ -253,6 +292,23 @@ mod tests {
             !fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_before_6_15(&release));
         assert_eq!(end.signal, told.then_some(9));
         assert_eq!(end.exit_code, None);
+    }
+
+    #[test]
+    fn what_the_kernel_could_not_tell_is_looked_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
+        fs::write(folder.path().join(format!("{}-0.trace", child.id())), "").expect("written");
+        fs::write(folder.path().join("other"), "").expect("written");
+        let event = |mask: u32| [u32::MAX, mask, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut watching = Watching::new(folder.path(), watch(folder.path()).expect("a watch"));
+        watching.take_news(&event(libc::IN_IGNORED));
+        assert!(watching.processes.is_empty());
+        watching.take_news(&[event(libc::IN_IGNORED), event(libc::IN_Q_OVERFLOW)].concat());
+        let found: Vec<u32> = watching.processes.iter().map(|(name, _)| name.0).collect();
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+        assert_eq!(found, [child.id()]);
     }
 
     fn is_before_6_15(release: &str) -> bool {

@@ -10,6 +10,7 @@
 //! and no array changes its place any more. What was written into the old array at the moment of that one exchange is
 //! carried over. (Who still walks through a copy that is lent again finds entries and nothing else in it: its text lies apart.)
 
+use super::carry::carry;
 use super::environment::{Change, Environment};
 use super::image::Image;
 use super::{Inheritance, Strings};
@@ -105,11 +106,15 @@ impl Ledger {
 /// libc's `__libc_single_threaded`; null where it has none.
 static SINGLE_THREADED: AtomicPtr<AtomicU8> = AtomicPtr::new(null_mut());
 
-/// Makes a copy in advance. Nothing is loaded or unloaded meanwhile.
+/// Finds what is to be found while nothing is loaded or unloaded.
 pub fn prepare() {
     if let Some((flag, _)) = symbols::first(c"__libc_single_threaded") {
         SINGLE_THREADED.store(flag as *mut AtomicU8, Ordering::Relaxed);
     }
+}
+
+/// Makes a copy in advance.
+pub fn set_aside() {
     LEDGER.with(|state| {
         // SAFETY: a new mapping.
         let _ = unsafe { state.loan(PREPARED.0, PREPARED.1) };
@@ -285,11 +290,11 @@ impl Loan {
     /// Where another thread has changed entries of the array that was the environment, after they were copied: they are changed
     /// here, too.
     unsafe fn catch_up(&self, place: &AtomicPtr<*const c_char>) {
-        // SAFETY: arrays with a null pointer at their ends; as long as this one is the environment, libc keeps the one before.
+        // SAFETY: arrays of ours with a null pointer at their ends.
         unsafe {
             if place.load(Ordering::Acquire) == self.array() && !self.before.is_null() {
-                carry(self.lent_as(), self.before.cast_mut(), self.array(), self.entry);
-                carry(self.lent_as(), self.before.cast_mut(), self.lent_as(), self.entry);
+                carry(self.lent_as(), self.before, self.array(), self.entry);
+                carry(self.lent_as(), self.before, self.lent_as(), self.entry);
             }
         }
     }
@@ -378,35 +383,6 @@ impl Loan {
                 slot.write(*slot.add(1));
                 slot = slot.add(1);
             }
-        }
-    }
-}
-
-/// Where `from` has another entry by now than was `seen`, and `to` the one that was seen, puts that entry there, too; but not
-/// `ours`.
-///
-/// # Safety
-/// Environments: nothing is touched behind the null pointer of any of them.
-unsafe fn carry(
-    seen: *const *const c_char,
-    from: *mut *const c_char,
-    to: *mut *const c_char,
-    ours: *const c_char,
-) {
-    // SAFETY: as promised by the caller; entries are only exchanged whole.
-    let entry = |array: *mut *const c_char, index| unsafe {
-        AtomicPtr::from_ptr(array.add(index).cast::<*mut c_char>())
-    };
-    for index in 0.. {
-        // SAFETY: as promised by the caller: none of the entries before was null.
-        let was = unsafe { *seen.add(index) };
-        let now = entry(from, index).load(Ordering::Acquire);
-        if was.is_null() || now.is_null() || entry(to, index).load(Ordering::Acquire).is_null() {
-            return;
-        }
-        if was != ours && now.cast_const() != ours && now.cast_const() != was {
-            let _ =
-                entry(to, index).compare_exchange(was.cast_mut(), now, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 }

@@ -7,12 +7,15 @@
 //!
 //! * [`image`] looks at the file: whether glibc's loader will load it, and us with it.
 //! * [`environment`] says what has to change in `LD_PRELOAD`, and makes the changed array.
+//! * [`folder`] is what the library's path leads to.
 //! * [`unrecorded`] leaves a note in the recording about a program that cannot be recorded.
 //!
 //! Only `LD_PRELOAD` is ever touched. The path put there leads to the settings of this recording
 //! (`start/handoff.rs`).
 
+mod carry;
 mod environment;
+mod folder;
 mod image;
 mod loan;
 mod scratch;
@@ -20,6 +23,7 @@ mod scratch;
 mod tests;
 mod unrecorded;
 
+pub use folder::Folder;
 pub use image::{Program, directories};
 pub use scratch::with_words;
 
@@ -37,12 +41,14 @@ use unrecorded::{Listing, Note};
 pub type Strings = *const *const c_char;
 
 /// What is handed on to the programs that this one starts.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Inheritance {
     /// The library's path as it was loaded.
     pub library: CString,
     /// The path by which it finds the settings of this recording; empty where there is none.
     pub leading: CString,
+    /// The folder that this path leads into, where it may still have to be made.
+    pub folder: Option<Folder>,
     /// The recording.
     pub directory: CString,
     /// A file in it that only those can open who may record there.
@@ -57,6 +63,14 @@ static INHERITANCE: AtomicPtr<Inheritance> = AtomicPtr::new(null_mut());
 pub fn hand_on(inheritance: Inheritance) {
     loan::prepare();
     INHERITANCE.store(Box::into_raw(Box::new(inheritance)), Ordering::Release);
+}
+
+/// The process is about to lose what it needs to make the folder, or to find memory: both are seen to now.
+pub fn before_leaving() {
+    if let Some(ours) = inheritance() {
+        let _ = ours.folder.as_ref().is_none_or(Folder::is_made);
+        loan::set_aside();
+    }
 }
 
 fn inheritance() -> Option<&'static Inheritance> {
@@ -135,9 +149,14 @@ impl Inheritance {
             if self.is_forbidden() {
                 return Some(c"it may not write into the recording: it runs as another user");
             }
-            let reachable = can_be_loaded(&self.leading) || can_be_loaded(&self.library);
+            let reachable = self.leads() || can_be_loaded(&self.library);
             (!reachable).then_some(c"libmemscope.so cannot be opened from where it runs")
         })
+    }
+
+    /// Whether the path that leads to the settings can be opened.
+    fn leads(&self) -> bool {
+        self.folder.as_ref().is_none_or(Folder::is_made) && can_be_loaded(&self.leading)
     }
 
     /// Whether the rights that the process has now do not suffice for the recording's directory, which is private.
@@ -176,17 +195,20 @@ impl Inheritance {
             return Change::Remove;
         }
         let stays = match before.library(self) {
-            Some(library) if library == self.leading.to_bytes() => can_be_loaded(&self.leading),
+            Some(library) if library == self.leading.to_bytes() => self.leads(),
             // Somebody else's: another recording.
             Some(library) if library != self.library.to_bytes() => true,
             Some(_) => before.names_directory && can_be_loaded(&self.library),
             None => !self.follow || self.is_forbidden(),
         };
-        match (stays, can_be_loaded(&self.leading)) {
-            (true, _) => Change::None,
-            (false, true) => Change::Set(&self.leading),
-            (false, false) if before.names_us(self) => Change::Remove,
-            (false, false) => Change::None,
+        if stays {
+            Change::None
+        } else if self.leads() {
+            Change::Set(&self.leading)
+        } else if before.names_us(self) {
+            Change::Remove
+        } else {
+            Change::None
         }
     }
 }

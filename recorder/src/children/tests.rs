@@ -12,6 +12,7 @@ fn ours(library: &CStr, leading: &CStr, follow: bool) -> Inheritance {
     Inheritance {
         library: library.into(),
         leading: leading.into(),
+        folder: None,
         directory: c"/nowhere".into(),
         mark: c"/nowhere/mark".into(),
         follow,

@@ -55,9 +55,7 @@ impl SpoolFile {
     ///
     /// # Safety
     /// One thread only, before anybody else uses `self`.
-    pub unsafe fn create(&mut self, directory: &[u8]) -> Result<(), Errno> {
-        // Before any file of ours is open: the program may be allowed very few.
-        let start_ticks = process::start_ticks();
+    pub unsafe fn create(&mut self, directory: &[u8], start_ticks: u64) -> Result<(), Errno> {
         let mut failed = Errno::ENOENT;
         for place in [b"/dev/shm".as_slice(), directory] {
             match self.create_in(place, start_ticks) {
@@ -75,7 +73,7 @@ impl SpoolFile {
         for _ in 0..16 {
             self.name(place)?;
             let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-            match file::File::open(self.path(), flags, 0o600) {
+            match file::File::open_briefly(self.path(), flags, 0o600) {
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error),
                 Ok(file) => {
@@ -108,9 +106,10 @@ impl SpoolFile {
 
     fn map_header(&self, file: &file::File, start_ticks: u64) -> Result<*mut u8, Errno> {
         // With the first segment: where that finds no room, another place may have it.
-        file.allocate(0, (layout::HEADER_BYTES + FIRST * layout::BUFFER_BYTES) as u64)?;
-        file.set_mode(0o600)?;
-        let header = memory::map_shared(file.fd(), 0, layout::HEADER_BYTES)?;
+        let bytes = layout::HEADER_BYTES + FIRST * layout::BUFFER_BYTES;
+        file.allocate(0, bytes as u64)?;
+        file.restrict(0o600)?;
+        let header = memory::map_shared(file.fd(), 0, bytes)?;
         let word = |offset: usize, value: u64| {
             // SAFETY: the offsets lie inside the header, which was just mapped.
             unsafe { header.add(offset).cast::<u64>().write_volatile(value) }
@@ -168,15 +167,19 @@ impl SpoolFile {
     pub fn grow(&self) -> Option<(usize, usize)> {
         let buffers = self.word(layout::header::BUFFERS)?;
         let segment = self.segments.load(Ordering::Relaxed);
-        let count = if segment == 0 { FIRST } else { LATER };
-        let offset = layout::HEADER_BYTES as u64 + buffers.get() * layout::BUFFER_BYTES as u64;
-        let bytes = count * layout::BUFFER_BYTES;
-        let file = file::File::open(self.path(), libc::O_RDWR, 0).ok()?;
-        file.allocate(offset, bytes as u64).ok()?;
-        let first = memory::map_shared(file.fd(), offset as usize, bytes).ok()?;
+        let (first, count) = if segment == 0 {
+            // Mapped with the header.
+            (self.header.load(Ordering::Acquire) as usize + layout::HEADER_BYTES, FIRST)
+        } else {
+            let offset = layout::HEADER_BYTES as u64 + buffers.get() * layout::BUFFER_BYTES as u64;
+            let bytes = LATER * layout::BUFFER_BYTES;
+            let file = file::File::open(self.path(), libc::O_RDWR, 0).ok()?;
+            file.allocate(offset, bytes as u64).ok()?;
+            (memory::map_shared(file.fd(), offset as usize, bytes).ok()? as usize, LATER)
+        };
         buffers.add(count as u64);
         self.segments.store(segment + 1, Ordering::Relaxed);
-        Some((first as usize, count))
+        Some((first, count))
     }
 
     /// Removes the file's name; the memory stays.
@@ -220,7 +223,7 @@ mod tests {
         let mut spool: SpoolFile = unsafe { core::mem::zeroed() };
         assert!(!spool.exists() && spool.grow().is_none());
         // SAFETY: nobody else has it.
-        unsafe { spool.create(b"/tmp") }.unwrap();
+        unsafe { spool.create(b"/tmp", 7) }.unwrap();
         let (first, count) = spool.grow().unwrap();
         assert_eq!((first % memory::PAGE, count), (0, FIRST));
         assert_eq!(spool.grow().unwrap().1, LATER);

@@ -19,21 +19,25 @@ pub struct Directory {
 impl Directory {
     /// The directory that `wanted` (the default where `None`) names, made where it is missing.
     pub fn make(wanted: Option<&[u8]>) -> Result<Self, Errno> {
-        let name = expand(wanted.unwrap_or(b"memscope-%e-%p"), process::pid(), &program_name());
+        let name = expand(wanted.unwrap_or(b"memscope-%e-%p"), process::pid(), program_name);
         let directory = Self { path: absolute(&name)? };
-        directory.make_all()?;
-        directory.is_ours()?;
+        let new = directory.make_all()?;
+        directory.is_ours(new)?;
         Ok(directory)
     }
 
-    /// Refuses a directory that somebody else may rearrange, and a link that may lead to one.
-    fn is_ours(&self) -> Result<(), Errno> {
+    /// Refuses a directory that somebody else may rearrange, and a link that may lead to one. A `new` one gets its mode.
+    fn is_ours(&self, new: bool) -> Result<(), Errno> {
         let path = CString::new(self.path.as_slice()).map_err(|_| Errno(libc::EINVAL))?;
         let status = file::status_of(&path)?;
-        if status.mode & libc::S_IFMT == libc::S_IFDIR && [process::users().1, 0].contains(&status.uid) {
-            return Ok(());
+        if status.mode & libc::S_IFMT != libc::S_IFDIR || ![process::users().1, 0].contains(&status.uid) {
+            return Err(Errno::FOREIGN);
         }
-        Err(Errno::FOREIGN)
+        if new && status.mode & 0o777 != 0o700 {
+            // Whatever the program's umask took away.
+            file::set_mode(&path, 0o700)?;
+        }
+        Ok(())
     }
 
     /// Its path.
@@ -42,20 +46,26 @@ impl Directory {
         &self.path
     }
 
-    fn make_all(&self) -> Result<(), Errno> {
-        let ends = self.path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/').map(|(at, _)| at);
-        for end in ends.chain([self.path.len()]) {
-            let part = CString::new(&self.path[..end]).map_err(|_| Errno(libc::EINVAL))?;
-            match file::make_directory(&part, 0o700) {
-                // Whatever the program's umask took away.
-                Ok(()) => file::set_mode(&part, 0o700)?,
-                Err(Errno::EEXIST) => {}
-                // A parent that can't be written may still be there; the last part tells.
-                Err(_) if end < self.path.len() => {}
-                Err(error) => return Err(error),
+    /// Makes it, and where there are none the directories that it lies in; true where it is new.
+    fn make_all(&self) -> Result<bool, Errno> {
+        let part = |end: usize| CString::new(&self.path[..end]).map_err(|_| Errno(libc::EINVAL));
+        let whole = part(self.path.len())?;
+        let make = || match file::make_directory(&whole, 0o700) {
+            Ok(()) => Ok(true),
+            Err(Errno::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if let Err(Errno::ENOENT) = make() {
+            let slashes = self.path.iter().enumerate().skip(1).filter(|&(_, &byte)| byte == b'/');
+            for (end, _) in slashes {
+                let parent = part(end)?;
+                // One that can't be made may still be there; the last part tells.
+                if file::make_directory(&parent, 0o700).is_ok() {
+                    file::set_mode(&parent, 0o700)?;
+                }
             }
         }
-        Ok(())
+        make()
     }
 
     /// A file of the directory.
@@ -85,30 +95,46 @@ impl Directory {
 
     /// True where this is the first process of the recording (in whatever image). The first to ask is it.
     #[must_use]
-    pub fn is_first(&self) -> bool {
+    pub fn is_first(&self, us: &Birth) -> bool {
         let path = self.file(FIRST);
-        let us = || format!("{} {} {}", process::pid(), process::start_ticks(), process::namespace());
-        match File::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
-            Ok(file) => file.write_at(us().as_bytes(), 0).is_ok(),
+        let us = format!("{} {} {}", process::pid(), us.start_ticks, us.namespace);
+        match File::open_briefly(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
+            Ok(file) => file.write_at(us.as_bytes(), 0).is_ok(),
             Err(_) => {
                 let mut text = [0; 64];
                 let n = process::read_file(&path, &mut text).unwrap_or(0);
-                let same_id = text[..n].starts_with(format!("{} ", process::pid()).as_bytes());
                 // In another namespace, another process has the same id.
-                same_id && text[..n] == *us().as_bytes()
+                text[..n] == *us.as_bytes()
             }
         }
     }
 }
 
+/// What tells this process from all others with its number. Reading it is dear.
+#[derive(Clone, Copy, Debug)]
+pub struct Birth {
+    /// See `process::start_ticks`.
+    pub start_ticks: u64,
+    /// See `process::namespace`.
+    pub namespace: u64,
+}
+
+impl Birth {
+    /// Of the calling process.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self { start_ticks: process::start_ticks(), namespace: process::namespace() }
+    }
+}
+
 /// Puts pid and program name in for `%p` and `%e`.
-fn expand(pattern: &[u8], pid: u32, program: &[u8]) -> Vec<u8> {
+fn expand(pattern: &[u8], pid: u32, program: impl Fn() -> Vec<u8>) -> Vec<u8> {
     let mut out = Vec::with_capacity(pattern.len() + 32);
     let mut rest = pattern.iter().copied().peekable();
     while let Some(byte) = rest.next() {
         match (byte, rest.peek()) {
             (b'%', Some(b'p')) => out.extend_from_slice(pid.to_string().as_bytes()),
-            (b'%', Some(b'e')) => out.extend_from_slice(program),
+            (b'%', Some(b'e')) => out.extend_from_slice(&program()),
             _ => {
                 out.push(byte);
                 continue;
@@ -154,7 +180,7 @@ mod tests {
 
     #[test]
     fn patterns_are_expanded() {
-        assert_eq!(expand(b"a%p-%e%%p%", 12, b"x y"), b"a12-x y%12%");
+        assert_eq!(expand(b"a%p-%e%%p%", 12, || b"x y".into()), b"a12-x y%12%");
         assert_eq!(absolute(b"/a/b//").unwrap(), b"/a/b");
         assert!(absolute(b"rel").unwrap().ends_with(b"/rel"));
     }

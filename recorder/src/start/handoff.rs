@@ -1,22 +1,27 @@
 //! The path by which the library finds its settings in a child whose environment holds none.
 //!
 //! ```text
-//! RECORDING/.preload/             or, where LD_PRELOAD can't name that or it can't hold a link,
+//! RECORDING/.preload/             or, where LD_PRELOAD can't name that,
 //!   libmemscope.so -> the library     RECORDING/.preload -> /tmp/memscope-RANDOM/
 //!   settings
 //! ```
 //!
 //! The loader hands us the path as it was given, so a library that was loaded as `DIR/libmemscope.so` looks for
-//! `DIR/settings`: strings as in an environment, each with a NUL behind it.
+//! `DIR/settings`: strings as in an environment, each with a NUL behind it. In the recording itself, where the folder is made when
+//! the first program is started (`children/folder.rs`), it is a link, whose text holds them with line feeds in between, and the
+//! directory goes without saying.
 
 use super::directory::{self, Directory};
 use super::settings::Settings;
+use crate::children::Folder;
 use crate::symbols;
 use crate::sys::file::{self, File};
 use crate::sys::{Errno, process, syscall};
+use core::sync::atomic::AtomicBool;
 use std::ffi::CString;
 
 const FOLDER: &str = ".preload";
+const IN_RECORDING: &[u8] = b"/.preload";
 const LIBRARY: &[u8] = b"/libmemscope.so";
 const SETTINGS: &[u8] = b"/settings";
 /// More is no file of ours.
@@ -32,18 +37,40 @@ pub fn own_path() -> Option<Vec<u8>> {
 pub fn settings(library: &[u8]) -> Option<Vec<u8>> {
     let folder = library.strip_suffix(LIBRARY)?;
     let path = joined(folder, SETTINGS)?;
+    let mut text = [0; 256];
+    let linked = file::read_link(&path, &mut text);
+    if let (Ok(n @ ..256), Some(directory)) = (linked, folder.strip_suffix(IN_RECORDING)) {
+        let mut settings = Settings::directory_for_children(directory);
+        settings.extend(text[..n].iter().map(|&byte| if byte == b'\n' { 0 } else { byte }));
+        return Some(settings);
+    }
     let mut text = vec![0; MOST];
     let n = process::read_file(&path, &mut text).ok()?;
     text.truncate(n);
     Some(text)
 }
 
-/// The path that leads to this recording's settings, made by its first process.
-pub fn leading(directory: &Directory, settings: &Settings, library: &[u8], first: bool) -> Option<CString> {
+/// The path that leads to this recording's settings; with the folder that it leads into, where that is made when it is needed.
+pub fn leading(
+    directory: &Directory,
+    settings: &Settings,
+    library: &[u8],
+    first: bool,
+) -> Option<(CString, Option<Folder>)> {
     let folder = directory.file(FOLDER);
+    if suits_the_loader(folder.as_bytes()) {
+        let link = |name, target: &[u8]| Some((joined(folder.as_bytes(), name)?, CString::new(target).ok()?));
+        let text = settings.switches_for_children(b'\n');
+        let (settings, library) = (link(SETTINGS, &text)?, link(LIBRARY, library)?);
+        let leading = library.0.clone();
+        return Some((
+            leading,
+            Some(Folder { path: folder, settings, library, made: AtomicBool::new(false) }),
+        ));
+    }
     let known = existing(&folder);
     let place = if known.is_some() || !first { known } else { make(directory, &folder, settings, library) };
-    joined(&place?, LIBRARY)
+    Some((joined(&place?, LIBRARY)?, None))
 }
 
 /// The folder that another process of the recording has made. Only one that nobody else can have put there: what lies
@@ -64,9 +91,6 @@ fn existing(folder: &CString) -> Option<Vec<u8>> {
 }
 
 fn make(directory: &Directory, folder: &CString, settings: &Settings, library: &[u8]) -> Option<Vec<u8>> {
-    if suits_the_loader(folder.as_bytes()) && fill(folder, directory, settings, library).is_ok() {
-        return Some(folder.as_bytes().to_vec());
-    }
     [b"/tmp".as_slice(), b"/var/tmp", b"/dev/shm"].into_iter().find_map(|base| {
         let place = CString::new([base, b"/memscope-", &random_name()?].concat()).ok()?;
         fill(&place, directory, settings, library).ok()?;
@@ -137,10 +161,18 @@ mod tests {
         for (name, fallback) in [("plain", false), ("with space", true)] {
             let (path, directory) = recording(name);
             let given = Settings { thread: false, ..Settings::default() };
-            assert_eq!(leading(&directory, &given, b"/etc/passwd", false), None);
-            let made = leading(&directory, &given, b"/etc/passwd", true).expect("a path");
+            let leading = |library, first| leading(&directory, &given, library, first);
+            let is_made = |folder: &Option<Folder>| folder.as_ref().is_none_or(Folder::is_made);
+            if fallback {
+                assert!(leading(b"/etc/passwd", false).is_none());
+            }
+            let (made, folder) = leading(b"/etc/passwd", true).expect("a path");
+            assert_eq!(folder.is_none(), fallback);
             assert_eq!(!made.as_bytes().starts_with(directory.path()), fallback);
-            assert_eq!(leading(&directory, &given, b"/other", false), Some(made.clone()));
+            assert_eq!(std::fs::exists(path.join(".preload")).ok(), Some(fallback));
+            assert!(is_made(&folder));
+            let (again, folder) = leading(b"/etc/passwd", false).expect("a path");
+            assert!(again == made && is_made(&folder));
             let text = settings(made.as_bytes()).expect("the settings");
             let read = Settings::read(text.split(|&byte| byte == 0));
             assert_eq!(read.output.as_deref(), Some(directory.path()));
@@ -150,7 +182,7 @@ mod tests {
             let folder = std::path::Path::new(std::ffi::OsStr::from_bytes(made.as_bytes()));
             let folder = folder.parent().expect("a folder");
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("permissions");
-            assert_eq!(leading(&directory, &given, b"/etc/passwd", false), None);
+            assert!(leading(b"/etc/passwd", false).is_none_or(|(_, folder)| !is_made(&folder)));
             std::fs::remove_dir_all(folder).expect("removed");
             std::fs::remove_dir_all(path).expect("removed");
         }

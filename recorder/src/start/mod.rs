@@ -22,11 +22,10 @@ use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::spool::notes;
 use crate::sys::{Errno, file, memory, process as os, seal, time};
-use crate::writer::channel::Channel;
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
-use directory::Directory;
+use directory::{Birth, Directory};
 use memscope_shared::spool::{header, role};
 use memscope_shared::trace::{ClockKind, meta};
 use settings::{Format, Settings};
@@ -121,7 +120,8 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
         (format!("cannot make the recording directory {name} (MEMSCOPE_OUTPUT names another)"), error)
     })?;
     let launched = directory.has_launcher();
-    let first = directory.is_first();
+    let birth = Birth::of_this_process();
+    let first = directory.is_first(&birth);
     if !first && !launched && settings.joins.as_deref() != Some(directory.path()) {
         let name = String::from_utf8_lossy(directory.path());
         return Err((format!("{name} (set MEMSCOPE_OUTPUT to another directory)"), Errno::HOLDS_RECORDING));
@@ -131,12 +131,13 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
     if !settings.follow && !first {
         return Ok(None);
     }
-    let context = make_context(settings, directory, launched, first, process);
+    let now = clock::sample();
+    let context = make_context(settings, directory, launched, first, clock_hz(process.first_sample(), now));
     // A process that was found through the library's path has an environment of the program's making.
     if !launched && (!led || environment::names_directory()) {
         environment::name_directory(context.directory.path());
     }
-    open(process, &context, None).map_err(|error| {
+    open(process, &context, None, birth, now).map_err(|error| {
         (format!("cannot write into {}", String::from_utf8_lossy(context.directory.path())), error)
     })?;
     Ok(Some(context))
@@ -147,12 +148,14 @@ fn hand_on(directory: &Directory, settings: &Settings, library: Vec<u8>, led: bo
     let c_string = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
     let library = c_string(library);
     let leading = if led {
-        Some(library.clone())
+        Some((library.clone(), None))
     } else {
         handoff::leading(directory, settings, library.as_bytes(), first)
     };
+    let (leading, folder) = leading.unwrap_or_default();
     children::hand_on(Inheritance {
-        leading: leading.unwrap_or_default(),
+        leading,
+        folder,
         library,
         directory: c_string(directory.path().to_vec()),
         mark: directory.mark(),
@@ -165,13 +168,13 @@ fn make_context(
     directory: Directory,
     launched: bool,
     first: bool,
-    process: &Process,
+    clock_hz: u64,
 ) -> Context {
     let path = settings.export_path.unwrap_or_else(|| b"memscope_final_snapshot".to_vec());
     let auto_export = settings.auto_export && first && !launched;
     let mut context = Context {
         no_export: Vec::new(),
-        command: if first { directory.command() } else { Vec::new() },
+        command: if first && launched { directory.command() } else { Vec::new() },
         directory,
         pid: os::pid(),
         launched,
@@ -180,9 +183,9 @@ fn make_context(
         thread: settings.thread,
         quiet: settings.quiet,
         format: settings.export_format,
-        export_path: directory::absolute(&path).unwrap_or(path),
+        export_path: if auto_export { directory::absolute(&path).unwrap_or(path) } else { path },
         cli: settings.cli,
-        clock_hz: clock_hz(process.first_sample(), clock::sample()),
+        clock_hz,
     };
     if auto_export {
         context.no_export = format!("memscope: no export after _exit: {}\n", end::remedy(&context)).into();
@@ -196,6 +199,7 @@ pub fn before_leaving() {
     let own = || process.pid.load(Ordering::Relaxed) == os::pid();
     if process.phase() == Phase::Recording && !seal::forbids() && own() {
         process.writer.keep_open();
+        children::before_leaving();
     }
 }
 
@@ -213,7 +217,7 @@ pub fn forked_child(process: &'static Process) {
         no_export: Vec::new(),
         ..parent.clone()
     };
-    match open(process, &context, Some(parent.pid)) {
+    match open(process, &context, Some(parent.pid), Birth::of_this_process(), clock::sample()) {
         Ok(()) => CONTEXT.store(Box::into_raw(Box::new(context)), Ordering::Release),
         Err(error) => {
             process.set_phase(Phase::Off);
@@ -236,10 +240,16 @@ fn is_noted(parent: &Context, error: Errno) -> bool {
 }
 
 /// Makes spool and trace and goes over to recording.
-fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) -> Result<(), Errno> {
+fn open(
+    process: &'static Process,
+    context: &Context,
+    forked_from: Option<u32>,
+    birth: Birth,
+    now: Sample,
+) -> Result<(), Errno> {
     // SAFETY: one thread opens a process's recording, and others can't see the spool before that.
-    unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path()) }?;
-    let samples = [process.first_sample(), clock::sample()];
+    unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path(), birth.start_ticks) }?;
+    let samples = [process.first_sample(), now];
     // `memscope-cli` drains, once there is something in the trace; it may look as soon as that has its name.
     let drained = context.launched && !context.thread;
     if drained {
@@ -250,9 +260,9 @@ fn open(process: &'static Process, context: &Context, forked_from: Option<u32>) 
             .for_each(|role| role.store(role::BUSY, Ordering::Release));
         process.writer.left.set_on();
     }
-    let what = describe_process(process.spool(), context, forked_from);
+    let what = describe_process(process.spool(), context, forked_from, birth);
     let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
-    process.writer.open(Box::new(Channel::default()), Box::new(sink), context.thread);
+    process.writer.open(None, Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.spool().take_notes();
     process.writer.write_early(process);
@@ -273,11 +283,16 @@ fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) 
     Err(Errno::EEXIST)
 }
 
-fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u32>) -> meta::Process {
+fn describe_process(
+    spool: &SpoolFile,
+    context: &Context,
+    forked_from: Option<u32>,
+    birth: Birth,
+) -> meta::Process {
     meta::Process {
         pid: context.pid,
         parent_pid: parent_pid(forked_from),
-        start_ticks: spool.word(header::START_TICKS).map_or(0, |word| word.get()),
+        start_ticks: birth.start_ticks,
         parent_start_ticks: 0,
         exe: directory::executable(),
         args: os::read_words(c"/proc/self/cmdline"),
@@ -289,7 +304,7 @@ fn describe_process(spool: &SpoolFile, context: &Context, forked_from: Option<u3
         forked: forked_from.is_some(),
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
-        namespace: os::namespace(),
+        namespace: birth.namespace,
     }
 }
 

@@ -6,6 +6,7 @@
 //! recording ends when that is full. In strict mode not even the clock's instruction is left: recording ends at once.
 
 use super::{context, end, say};
+use crate::children;
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::{birth, slow, tls};
@@ -43,6 +44,7 @@ pub fn before(filter: Filter) -> Option<Undo> {
         return None;
     }
     let state = tls::get();
+    children::before_leaving();
     if let Some(process) = process::get()
         && process.phase() == Phase::Recording
     {
@@ -79,6 +81,7 @@ fn prepare(process: &'static Process, filter: Filter, state: usize) {
     }
     slow::measure_patience(process);
     process.pool.reserve(process.spool());
+    let _ = process.writer.channel_for_sending();
     birth::prepare_nested(state);
     if filter == Filter::AllThreads {
         process.writer.retire(process, PATIENCE);

@@ -69,18 +69,24 @@ impl Settings {
     /// What the children of a process with these settings go by, as a text of strings with NULs behind them.
     #[must_use]
     pub fn for_children(&self, directory: &[u8]) -> Vec<u8> {
-        let mut text = Vec::new();
-        let mut put = |name: &str, value: &[u8]| {
-            text.extend_from_slice(&[b"MEMSCOPE_", name.as_bytes(), b"=", value, b"\0"].concat());
-        };
-        put("OUTPUT", directory);
-        put("RECORDING", directory);
-        for (name, value, default) in
-            [("FOLLOW", self.follow, true), ("THREAD", self.thread, true), ("QUIET", self.quiet, false)]
-        {
-            if value != default {
-                put(name, if value { b"1" } else { b"0" });
-            }
+        let mut text = Self::directory_for_children(directory);
+        text.extend_from_slice(&self.switches_for_children(0));
+        text
+    }
+
+    /// Of that text the part that names the directory.
+    #[must_use]
+    pub fn directory_for_children(directory: &[u8]) -> Vec<u8> {
+        [b"MEMSCOPE_OUTPUT=", directory, b"\0MEMSCOPE_RECORDING=", directory, b"\0"].concat()
+    }
+
+    /// Of that text the other part, with this byte behind each string. Never empty.
+    #[must_use]
+    pub fn switches_for_children(&self, end: u8) -> Vec<u8> {
+        let mut text = Vec::with_capacity(64);
+        for (name, value) in [("FOLLOW", self.follow), ("THREAD", self.thread), ("QUIET", self.quiet)] {
+            let value = if value { b"1" } else { b"0" };
+            text.extend_from_slice(&[b"MEMSCOPE_", name.as_bytes(), b"=", value, &[end]].concat());
         }
         text
     }

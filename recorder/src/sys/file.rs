@@ -42,11 +42,15 @@ impl Status {
 impl File {
     /// Opens a file. `O_CLOEXEC` and `O_NOFOLLOW` are always set.
     pub fn open(path: &CStr, flags: i32, mode: u32) -> Result<Self, Errno> {
+        Self::open_briefly(path, flags, mode)?.moved_up()
+    }
+
+    /// The same for a moment in which no other thread opens files, or closes what isn't its own.
+    pub fn open_briefly(path: &CStr, flags: i32, mode: u32) -> Result<Self, Errno> {
         let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
         let args = [libc::AT_FDCWD as usize, path.as_ptr() as usize, flags as usize, mode as usize, 0, 0];
         // SAFETY: `path` is a valid C string for the whole call.
-        let fd = retry(|| unsafe { syscall(libc::SYS_openat, args) })?;
-        Self(fd as i32).moved_up()
+        retry(|| unsafe { syscall(libc::SYS_openat, args) }).map(|fd| Self(fd as i32))
     }
 
     /// Opens a file for reading, through symbolic links too.
@@ -165,7 +169,10 @@ impl File {
     }
 
     /// Gives the file just these rights, whatever the program's umask took away.
-    pub fn set_mode(&self, mode: u32) -> Result<(), Errno> {
+    pub fn restrict(&self, mode: u32) -> Result<(), Errno> {
+        if self.status()?.mode & 0o7777 == mode {
+            return Ok(());
+        }
         // SAFETY: no memory is involved.
         unsafe { syscall(libc::SYS_fchmod, [self.0 as usize, mode as usize, 0, 0, 0, 0]) }.map(drop)
     }

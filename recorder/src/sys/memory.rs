@@ -74,6 +74,28 @@ pub unsafe fn advise(address: *mut u8, len: usize, advice: i32) -> Result<(), Er
     unsafe { syscall(libc::SYS_madvise, [address as usize, len, advice as usize, 0, 0, 0]) }.map(drop)
 }
 
+/// Copies what stands at `address` as far as there is memory; the number of bytes. The kernel reads, so nothing is asked of the
+/// address.
+#[must_use]
+pub fn copy(address: usize, into: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < into.len() {
+        let Some(from) = address.checked_add(done) else { break };
+        // Page by page: of a part that begins in memory and ends outside, nothing may be read.
+        let part = (into.len() - done).min(PAGE - from % PAGE);
+        let local = libc::iovec { iov_base: into[done..].as_mut_ptr().cast(), iov_len: part };
+        let remote = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: part };
+        let args =
+            [super::process::pid() as usize, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
+        // SAFETY: `into` is writable for the part; the kernel checks the other address itself.
+        match unsafe { syscall(libc::SYS_process_vm_readv, args) } {
+            Ok(n) if n == part => done += n,
+            _ => break,
+        }
+    }
+    done
+}
+
 /// True where the 8 bytes at `address` can be read, asked of the kernel: a change of the signal mask with a
 /// nonsensical `how` first reads the mask (EFAULT where it can't) and then refuses (EINVAL), changing nothing.
 #[must_use]

@@ -3,6 +3,7 @@
 use super::file::File;
 use super::{Errno, file, syscall};
 use core::ffi::CStr;
+use memscope_shared::stat;
 
 /// This process's id.
 #[must_use]
@@ -114,18 +115,7 @@ pub fn start_ticks() -> u64 {
     let Ok(n) = File::read_only(c"/proc/self/stat").and_then(|file| file.read_full(&mut text)) else {
         return 0;
     };
-    parse_start_ticks(&text[..n]).unwrap_or(0)
-}
-
-fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
-    core::str::from_utf8(stat_field(stat, 22)?).ok()?.parse().ok()
-}
-
-/// A field of `/proc/PID/stat`, from the third on. The command's name stands in parentheses and may hold anything, so
-/// fields are counted from the last ')'.
-fn stat_field(stat: &[u8], number: usize) -> Option<&[u8]> {
-    let close = stat.iter().rposition(|&byte| byte == b')')?;
-    stat[close..].split(|&byte| byte == b' ').nth(number - 2)
+    stat::start_ticks(&text[..n]).unwrap_or(0)
 }
 
 /// Where the calling thread is the only one left of the process, whose main thread has ended: the main thread's exit
@@ -134,12 +124,11 @@ fn stat_field(stat: &[u8], number: usize) -> Option<&[u8]> {
 pub fn left_alone() -> Option<u32> {
     let mut text = [0_u8; 1024];
     let n = read_file(c"/proc/self/stat", &mut text).ok()?;
-    let stat = text[..n].trim_ascii_end();
-    if stat_field(stat, 3) != Some(b"Z") || stat_field(stat, 20) != Some(b"2") {
+    let text = &text[..n];
+    if stat::field(text, 3) != Some(b"Z") || stat::number(text, 20) != Some(2) {
         return None;
     }
-    let code: u32 = core::str::from_utf8(stat_field(stat, 52)?).ok()?.parse().ok()?;
-    Some(code >> 8 & 0xff)
+    stat::number(text, 52).map(|code| code as u32 >> 8 & 0xff)
 }
 
 /// Resident set of this process in bytes.
@@ -159,9 +148,15 @@ pub fn read_file(path: &CStr, into: &mut [u8]) -> Result<usize, Errno> {
 /// Reads a file of words, each with a NUL behind it, as those below `/proc` are; none where it cannot be read.
 #[must_use]
 pub fn read_words(path: &CStr) -> Vec<Vec<u8>> {
-    let mut text = vec![0; 256 << 10];
-    let n = read_file(path, &mut text).unwrap_or(0);
-    let text = &text[..n];
+    let mut few = [0; 4096];
+    let mut many = Vec::new();
+    let mut n = read_file(path, &mut few).unwrap_or(0);
+    let mut text = &few[..n];
+    if n == few.len() {
+        many.resize(256 << 10, 0);
+        n = read_file(path, &mut many).unwrap_or(0);
+        text = &many[..n];
+    }
     text.strip_suffix(b"\0").unwrap_or(text).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect()
 }
 
@@ -170,11 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn start_ticks_survive_strange_names() {
-        let stat = b"7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1";
-        assert_eq!(parse_start_ticks(stat), Some(4242));
-        assert_eq!(parse_start_ticks(b"7 (cut"), None);
-        assert_eq!((stat_field(stat, 3), stat_field(stat, 20)), (Some(&b"S"[..]), Some(&b"1"[..])));
+    fn this_process_is_not_alone_and_has_started() {
         assert_eq!(left_alone(), None);
         assert!(start_ticks() > 0);
     }

@@ -13,11 +13,13 @@ const MAX_INPUT: usize = 16 << 20;
 /// costs more than all the rest of its trace.
 const DECLINED: usize = 4 << 10;
 
+/// Room for a context of this level. The library's own arithmetic would be the only code of it that most processes ever touch.
+const WORKSPACE: usize = 576 << 10;
+
 /// A compression context in a mapping of its own. One a recording; never given back.
 #[derive(Debug)]
 pub struct Zstd {
     workspace: *mut u8,
-    size: usize,
     /// Null as long as it was not needed.
     context: *mut zstd_sys::ZSTD_CCtx,
     declined: usize,
@@ -27,13 +29,11 @@ pub struct Zstd {
 unsafe impl Send for Zstd {}
 
 impl Zstd {
-    /// Gets memory for a context; `None` where the kernel gives none.
+    /// Gets memory for a context: later the program may have limited it. `None` where the kernel gives none.
     #[must_use]
     pub fn new() -> Option<Self> {
-        // SAFETY: plain arithmetic of the library.
-        let size = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
-        let workspace = memory::map_private(size).ok()?;
-        Some(Self { workspace, size, context: null_mut(), declined: 0 })
+        let workspace = memory::map_private(WORKSPACE).ok()?;
+        Some(Self { workspace, context: null_mut(), declined: 0 })
     }
 
     /// Whether there is a context, now that so many bytes are to be compressed.
@@ -42,7 +42,7 @@ impl Zstd {
             self.declined = self.declined.saturating_add(len);
             if self.declined > DECLINED {
                 // SAFETY: the workspace is page aligned, has this size and is never unmapped.
-                self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), self.size) };
+                self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), WORKSPACE) };
             }
         }
         !self.context.is_null()
@@ -78,6 +78,9 @@ mod tests {
 
     #[test]
     fn compresses_again_and_again() {
+        // SAFETY: plain arithmetic of the library.
+        let needed = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
+        assert!((WORKSPACE / 2..WORKSPACE).contains(&needed), "{needed} bytes");
         let mut zstd = Zstd::new().unwrap();
         let mut none = Vec::new();
         assert!(!zstd.compress(&[0; DECLINED], &mut none) && none.is_empty());

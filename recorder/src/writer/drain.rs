@@ -1,6 +1,6 @@
 //! The writer's work: what to take, and when.
 
-use super::sink::{BATCH, Sink};
+use super::sink::Sink;
 use super::{FINISH, RETIRE, RETIRED, STOPPED, Writer};
 use crate::process::{Phase, Process};
 use crate::spool::buffer::Buffer;
@@ -8,14 +8,8 @@ use crate::start::end;
 use crate::sync::atomic::Ordering;
 use crate::sys::{file, futex, memory, process as os, time};
 use core::time::Duration;
+use memscope_shared::rhythm::{BATCH, POLL, TICK, TICKS_PER_SAMPLE};
 use memscope_shared::spool as layout;
-
-/// How often part-filled buffers are looked at.
-const TICK: Duration = Duration::from_millis(80);
-/// The same where the program's threads can't wake our thread.
-const POLL: Duration = Duration::from_millis(10);
-/// Every how many ticks the clocks and the threads' names are read.
-const TICKS_PER_SAMPLE: u64 = 10;
 
 /// Most batches that are written before the thread looks at what else it is to do: busy threads can fill buffers as fast as
 /// they are written.
@@ -128,13 +122,13 @@ fn everything(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
 
 /// Writes a batch of what is queued; true where something was.
 pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
-    let Some(channel) = writer.channel() else { return false };
     if sink.failed() {
         return false;
     }
     if writer.left.is_on() {
         return left(process, writer, sink);
     }
+    let Some(channel) = writer.channel() else { return false };
     let mut batch = [None; BATCH];
     let mut count = 0;
     for slot in &mut batch {

@@ -14,10 +14,8 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, seal, time};
 use core::time::Duration;
+use memscope_shared::rhythm::GATHER;
 use memscope_shared::spool::{header, role};
-
-/// Full buffers that are let gather before the drainer is woken. (Every 80 ms it looks anyway.)
-const GATHER: u32 = 16;
 
 /// How long a drainer is waited for where none can come later.
 const ARRIVAL: Duration = Duration::from_millis(200);
@@ -114,7 +112,7 @@ impl<'a> Meeting<'a> {
     /// True where so many buffers wait that they make frames of a good size.
     fn has_enough(&self) -> bool {
         let waiting = self.left.load(Ordering::Relaxed).wrapping_sub(self.returned.load(Ordering::Relaxed));
-        waiting >= GATHER || self.waiters.load(Ordering::SeqCst) != 0
+        waiting as usize >= GATHER || self.waiters.load(Ordering::SeqCst) != 0
     }
 }
 

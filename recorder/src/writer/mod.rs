@@ -18,13 +18,11 @@ use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, process as os, seal};
 use channel::Channel;
+use core::ptr::null_mut;
 use core::time::Duration;
 use drained::Left;
+use memscope_shared::rhythm::GATHER;
 use sink::Sink;
-
-/// Buffers that are let gather before our thread is woken: larger frames are smaller by up to a third. (Every 80 ms it
-/// looks anyway.)
-const GATHER: usize = 16;
 
 /// No thread of ours yet; one is started when the first buffer is full.
 const NONE: u32 = 0;
@@ -84,13 +82,15 @@ impl Drop for Held<'_> {
 }
 
 impl Writer {
-    /// Gets channel and trace; from now on buffers can be handed over.
-    pub fn open(&self, channel: Box<Channel>, mut sink: Box<Sink>, may_have_thread: bool) {
+    /// Gets the trace; from now on buffers can be handed over. A `channel` is made when it is needed, unless one is given.
+    pub fn open(&self, channel: Option<Box<Channel>>, mut sink: Box<Sink>, may_have_thread: bool) {
         if !may_have_thread {
             // The program may use up its descriptors, and no thread of ours has others.
             sink.keep_open();
         }
-        self.channel.store(Box::into_raw(channel), Ordering::Release);
+        if let Some(channel) = channel {
+            self.channel.store(Box::into_raw(channel), Ordering::Release);
+        }
         self.sink.store(Box::into_raw(sink), Ordering::Release);
         if !may_have_thread {
             self.state.store(FORBIDDEN, Ordering::Release);
@@ -100,6 +100,27 @@ impl Writer {
     fn channel(&self) -> Option<&Channel> {
         // SAFETY: set once, never freed.
         unsafe { self.channel.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The channel, which many processes never need. Where a filter may forbid us to find memory, it is made before.
+    pub fn channel_for_sending(&self) -> &Channel {
+        if let Some(channel) = self.channel() {
+            return channel;
+        }
+        let _undisturbed = Blocked::all();
+        let _ours = Unrecorded::begin();
+        let made = Box::into_raw(Box::<Channel>::default());
+        match self.channel.compare_exchange(null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: set once, never freed.
+            Ok(_) => unsafe { &*made },
+            Err(other) => {
+                // SAFETY: nobody else has seen ours; the other one was set, and is never freed.
+                unsafe {
+                    drop(Box::from_raw(made));
+                    &*other
+                }
+            }
+        }
     }
 
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
@@ -124,7 +145,7 @@ impl Writer {
         if self.left.is_on() {
             return self.leave(process, buffer, abandoned);
         }
-        let Some(channel) = self.channel() else { return };
+        let channel = self.channel_for_sending();
         loop {
             // A signal handler that sends inside of a send could wait for it without end.
             let blocked = Blocked::all();

@@ -18,16 +18,10 @@ use crate::sys::file::{self, File, Identity};
 use crate::sys::{Errno, process as os};
 use core::ffi::CStr;
 use core::fmt::Write as _;
+use memscope_shared::rhythm::{self, BATCH, NAMES_AT_ONCE};
 use memscope_shared::spool::header;
 use memscope_shared::trace::{Block, ClockSample, Encoder, MemorySample, ThreadName, Written, meta};
 use std::ffi::CString;
-
-/// Most buffers that are taken together.
-pub const BATCH: usize = 32;
-/// Threads whose names are read in one go.
-const NAMES_AT_ONCE: usize = 256;
-/// Stamps are kept to 20 ns: the TSC of common processors steps by 10 ns or more.
-const STEPS_PER_SECOND: u64 = 50_000_000;
 
 /// The open trace.
 #[derive(Debug)]
@@ -66,10 +60,10 @@ impl Sink {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
         let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
         // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
-        let file = File::open(&draft, flags, 0o600)?;
-        let identity = file.set_mode(0o600).and_then(|()| file.identity())?;
+        let file = File::open_briefly(&draft, flags, 0o600)?;
+        let identity = file.restrict(0o600).and_then(|()| file.identity())?;
         let mut encoder = Encoder::new();
-        encoder.set_unit(u32::try_from(process.clock_hz / STEPS_PER_SECOND).unwrap_or(1).max(1));
+        encoder.set_unit(rhythm::unit(process.clock_hz));
         let mut sink = Self {
             path: path.into(),
             file: Some(file),
@@ -311,13 +305,17 @@ impl Sink {
         meta::write_clock(&mut self.out, &[as_recorded(sample)]);
     }
 
-    /// Writes what has been noted.
-    pub fn write_samples(&mut self) -> Result<(), Errno> {
+    fn note_memory(&mut self) {
         if let Some(last) = self.memory.last().copied() {
             meta::write_memory(&mut self.out, &self.memory);
             self.memory.clear();
             self.last_rss = last.rss_bytes;
         }
+    }
+
+    /// Writes what has been noted.
+    pub fn write_samples(&mut self) -> Result<(), Errno> {
+        self.note_memory();
         if self.out.is_empty() { Ok(()) } else { self.append() }
     }
 
@@ -326,7 +324,7 @@ impl Sink {
         self.sample_memory();
         self.sample_names(process);
         self.sample_clocks(process);
-        self.write_samples()?;
+        self.note_memory();
         let end = end::describe(process, self.encoder.records());
         meta::write_end(&mut self.out, &end);
         self.append()?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::meta::Process;
 use super::namespace::{Onlooker, Sight};
+use crate::stat;
 
 /// What became of a process image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,21 +82,8 @@ fn read_stat(dir: &Path) -> Option<Stat> {
     parse_stat(&fs::read(dir.join("stat")).ok()?)
 }
 
-/// Start time of a process in clock ticks since boot, by the text of `/proc/PID/stat`.
-#[must_use]
-pub fn start_ticks_of(stat: &[u8]) -> Option<u64> {
-    parse_stat(stat).map(|stat| stat.start_ticks)
-}
-
-/// The second field is the name in parentheses, which may itself hold spaces and parentheses.
-fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    let name_end = stat.iter().rposition(|&b| b == b')')?;
-    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    // State is field 3, the start time field 22.
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_ticks })
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    Some(Stat { state: *stat::field(text, 3)?.first()?, start_ticks: stat::start_ticks(text)? })
 }
 
 /// Folders of the threads that have not ended: the main thread may end long before others.

@@ -14,14 +14,18 @@ use memscope_shared::spool::{BUFFER_BYTES, HEADER_BYTES, buffer, header};
 use rustix::fs::{FlockOperation, flock};
 use rustix::thread::futex;
 
+use super::faults::Watched;
+
 /// Most buffers that are looked at: 4 GiB.
 const MOST_BUFFERS: u64 = 1 << 16;
 
-/// A shared mapping of the start of a file.
+/// A shared mapping of the start of a file. Where the file is cut, zeros take the place of what has gone.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
+    /// Goes before the mapping does.
+    watched: Option<Watched>,
 }
 
 // SAFETY: the mapping has no ties to a thread, and is used through atomics only.
@@ -38,8 +42,15 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
+        let address = start as usize;
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?;
-        Ok(Self { start, bytes })
+        let mapping = Self { start, bytes, watched: Watched::new(address, bytes) };
+        if mapping.watched.is_some() { Ok(mapping) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    }
+
+    /// Whether all of it is still what the file holds.
+    fn is_whole(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| !watched.is_broken())
     }
 
     /// The word of 32 bits at `offset`, which must be a multiple of 8.
@@ -67,6 +78,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        self.watched = None;
         // SAFETY: it is ours, and nobody has a reference into it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
     }
@@ -109,6 +121,11 @@ impl Meeting {
     /// Number of buffers, by the process's own account.
     pub fn buffers(&self) -> u64 {
         self.0.word(header::BUFFERS).map_or(0, |word| word.load(Ordering::Acquire)).min(MOST_BUFFERS)
+    }
+
+    /// False once somebody has cut the spool.
+    pub fn is_whole(&self) -> bool {
+        self.0.is_whole()
     }
 
     /// What [`Meeting::sleep`] compares with.
@@ -183,6 +200,11 @@ impl Buffers {
             self.count = count;
         }
         Ok(())
+    }
+
+    /// False once somebody has cut the spool.
+    pub fn are_whole(&self) -> bool {
+        self.mapping.as_ref().is_none_or(Mapping::is_whole)
     }
 
     /// Number of buffers.
@@ -266,6 +288,26 @@ mod tests {
         let found = buffers.look_at(1).expect("in use");
         assert_eq!((found.state, found.stream, found.position, found.committed), (2, 3, 4, 0));
         assert!(buffers.state(u64::MAX).is_none() && buffers.look_at(u64::MAX / 8).is_none());
+    }
+
+    #[test]
+    fn a_spool_that_is_cut() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len((HEADER_BYTES + BUFFER_BYTES) as u64).expect("cut");
+        let meeting = Meeting::of(&file).expect("mapped");
+        let mut buffers = Buffers::default();
+        buffers.grow(&file, 1).expect("mapped");
+        meeting.role().store(3, Ordering::Relaxed);
+        buffers.state(0).expect("a word").store(2, Ordering::Relaxed);
+        assert!(meeting.is_whole() && buffers.are_whole());
+        file.set_len(0).expect("cut");
+        // Each would be SIGBUS.
+        assert_eq!(buffers.look_at(0), None);
+        assert_eq!((meeting.role().load(Ordering::Relaxed), meeting.buffers()), (0, 0));
+        assert!(!meeting.is_whole() && !buffers.are_whole());
+        meeting.give_back(1);
+        buffers.grow(&file, 1).expect("nothing to map");
+        assert_eq!(buffers.len(), 0);
     }
 
     #[test]

@@ -6,15 +6,14 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use memscope_shared::record::{kind, kind_of, operand};
-use memscope_shared::trace::process::start_ticks_of;
+use memscope_shared::rhythm::NAMES_AT_ONCE;
+use memscope_shared::stat;
 use memscope_shared::trace::{ClockKind, ClockSample, MemorySample, Process, ThreadName, meta};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::meeting;
 
-/// Threads whose names are read in one go.
-const NAMES_AT_ONCE: usize = 256;
 /// Threads that are remembered: a broken program's records may tell of any number.
 const MOST_THREADS: usize = 1 << 16;
 
@@ -48,7 +47,7 @@ impl Samples {
             last_rss: 0,
             threads: BTreeMap::new(),
         };
-        let is_it = start_ticks_of(&samples.read("stat")?) == Some(process.start_ticks);
+        let is_it = stat::start_ticks(&samples.read("stat")?) == Some(process.start_ticks);
         is_it.then_some(samples)
     }
 
@@ -151,7 +150,7 @@ mod tests {
         let text = std::fs::read("/proc/self/stat").expect("read");
         Process {
             pid: std::process::id(),
-            start_ticks: start_ticks_of(&text).expect("a number"),
+            start_ticks: stat::start_ticks(&text).expect("a number"),
             page_size: 4096,
             clock: ClockKind::Monotonic,
             ..Process::default()

@@ -11,23 +11,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memscope_shared::record::Records;
+use memscope_shared::rhythm::{BATCH, POLL, TICK, TICKS_PER_SAMPLE};
 use memscope_shared::spool::BUFFER_WORDS;
 use memscope_shared::spool::read::{SpoolBuffer, SpoolFile};
 use memscope_shared::spool::role::{self, Claim, Word};
 use memscope_shared::trace::{Block, ImageState, Process, TraceFile, image_state};
 
 use super::meeting::{self, Buffers, InUse, Meeting};
-use super::output::Output;
 use super::samples::Samples;
+use super::trace::Output;
 
-/// How often part-filled buffers are looked at.
-const TICK: Duration = Duration::from_millis(80);
-/// How often full ones are, where the process can't wake us.
-const POLL: Duration = Duration::from_millis(10);
-/// Every how many ticks clocks and names are read, and whether the image still runs.
-const TICKS_PER_SAMPLE: u64 = 10;
-/// Most buffers that are written together.
-const BATCH: usize = 32;
+/// The longest pause between two attempts to claim a trace.
+const SELDOM: Duration = Duration::from_secs(1);
 /// No process has more streams; numbers above are nonsense.
 const MOST_STREAMS: u64 = 1 << 20;
 
@@ -45,7 +40,8 @@ impl Served {
         self.meeting.get().into_iter().for_each(Meeting::ring);
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Whether it was told.
+    pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 }
@@ -114,6 +110,9 @@ impl<'a> Drain<'a> {
             if self.meeting.last_look().get() == 1 {
                 self.look(true)?;
                 self.meeting.has_looked();
+            }
+            if !self.meeting.is_whole() || !self.buffers.are_whole() {
+                return Err(nonsense());
             }
             if served.is_stopped() || self.meeting.role().get() != role::DRAINER {
                 return if self.samples.lives() { self.look(true) } else { Ok(()) };
@@ -232,15 +231,18 @@ fn is_running(process: &Process, path: &Path) -> bool {
     matches!(image_state(process, path.parent()), ImageState::Running(_))
 }
 
-/// Claims the trace, which may take a moment.
+/// Claims the trace, which may take a moment. Whoever writes it now may be stopped for long: then it is asked less and less often.
 fn claim(meeting: &Meeting, is_running: impl Fn() -> bool, served: &Served) -> Option<()> {
-    for tries in 0_u32.. {
+    for tries in 0_u64.. {
+        let pause = Duration::from_millis((tries / 8).max(1)).min(SELDOM);
         match role::claim(meeting.role()) {
             Claim::Made => return Some(()),
             Claim::Never => return None,
-            Claim::Later => thread::sleep(Duration::from_millis(u64::from(tries / 8).clamp(1, 50))),
+            // Who tells us to stop ends the pause.
+            Claim::Later => thread::park_timeout(pause),
         }
-        if served.is_stopped() || tries % 64 == 63 && !is_running() {
+        let asked = tries % 64 == 63 || pause == SELDOM;
+        if served.is_stopped() || !meeting.is_whole() || asked && !is_running() {
             return None;
         }
     }

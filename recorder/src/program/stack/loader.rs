@@ -13,6 +13,8 @@ const LARGEST: usize = 64 << 20;
 
 /// Address of `_dl_find_object`; 0 before [`start`], [`ABSENT`] on an older C library.
 static FIND_OBJECT: AtomicUsize = AtomicUsize::new(0);
+/// Address of the loader's `_r_debug`, once that was asked for.
+static DEBUG: AtomicUsize = AtomicUsize::new(0);
 static TEXT_START: AtomicUsize = AtomicUsize::new(0);
 static TEXT_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
@@ -108,9 +110,13 @@ pub fn find_object(address: usize) -> Option<Object> {
 /// The head of the loader's list of modules: the program.
 #[must_use]
 pub fn first_module() -> Option<*const LinkMap> {
-    let debug = image()?.dynamic()?.symbol(c"_r_debug")? as *const Debug;
+    let mut debug = DEBUG.load(Ordering::Relaxed);
+    if debug == 0 {
+        debug = image()?.dynamic()?.symbol(c"_r_debug")?;
+        DEBUG.store(debug, Ordering::Relaxed);
+    }
     // SAFETY: the loader's own structure.
-    Some(unsafe { (*debug).first })
+    Some(unsafe { (*(debug as *const Debug)).first })
 }
 
 /// The C library, from the loader's list of modules.

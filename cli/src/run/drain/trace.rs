@@ -4,11 +4,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use memscope_shared::rhythm;
 use memscope_shared::trace::frame::{FILE_HEADER_BYTES, FRAME_HEADER_BYTES};
 use memscope_shared::trace::{Block, Compress, Encoder, Process, Written, Zstd, encode};
-
-/// Stamps are kept to 20 ns, as the recorder does.
-const STEPS_PER_SECOND: u64 = 50_000_000;
 
 /// The end of a trace.
 pub struct Output {
@@ -34,7 +32,7 @@ impl Output {
         };
         let followed = written.follow(FILE_HEADER_BYTES as u64, len, header);
         let (offset, _) = followed.ok_or(io::ErrorKind::InvalidData)?;
-        let unit = u32::try_from(process.clock_hz / STEPS_PER_SECOND).unwrap_or(1).max(1);
+        let unit = rhythm::unit(process.clock_hz);
         Ok(Self { file, offset, written, encoder: None, unit, out: Vec::new() })
     }
 
