@@ -206,17 +206,43 @@ impl ThreadState {
     /// The owner only, with at least `N` words of room.
     #[inline(always)]
     pub unsafe fn put<const N: usize>(this: *mut Self, words: [u64; N]) {
+        // SAFETY: as promised by the caller.
+        unsafe { Self::put_at(this, (*this).cursor, words) }
+    }
+
+    /// As [`ThreadState::put`], where the cursor is known.
+    #[inline(always)]
+    unsafe fn put_at<const N: usize>(this: *mut Self, cursor: usize, words: [u64; N]) {
         // SAFETY: there is room for the words, and the owner alone writes behind `committed`. The commit
         // comes last: other processors and the program's death both see whole records only.
         unsafe {
-            let at = (*this).cursor as *mut u64;
+            let at = cursor as *mut u64;
             fetch_to_write(at.wrapping_add(AHEAD));
             writes(at, N);
             for (k, word) in words.into_iter().enumerate() {
                 at.add(k).write(word);
             }
-            Self::commit(this, N);
+            Self::commit_to(this, cursor + N * 8);
         }
+    }
+
+    /// Writes one record, and true; false where the slow path is due before.
+    ///
+    /// # Safety
+    /// The owner only; a record of up to 4 words.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn try_put<const N: usize>(this: *mut Self, words: [u64; N]) -> bool {
+        const { assert!(N * 8 <= SLACK) };
+        // SAFETY: as promised; below the limit there is room.
+        unsafe {
+            let cursor = (*this).cursor;
+            if cursor >= (*this).limit.load(Ordering::Relaxed) {
+                return false;
+            }
+            Self::put_at(this, cursor, words);
+        }
+        true
     }
 
     /// Commits `words` that were written at the cursor.
@@ -225,10 +251,15 @@ impl ThreadState {
     /// The owner only; that many words were written at the cursor.
     #[inline(always)]
     pub unsafe fn commit(this: *mut Self, words: usize) {
-        // SAFETY: as promised; the buffer's header lies right before its words.
+        // SAFETY: as promised.
+        unsafe { Self::commit_to(this, (*this).cursor + words * 8) }
+    }
+
+    #[inline(always)]
+    unsafe fn commit_to(this: *mut Self, cursor: usize) {
+        // SAFETY: all words before the cursor were written; the buffer's header lies right before its words.
         unsafe {
             writes((&raw const (*this).cursor).cast(), 1);
-            let cursor = (*this).cursor + words * 8;
             (*this).cursor = cursor;
             let header = ((*this).base - layout::BUFFER_HEADER_BYTES) as *const crate::spool::buffer::Header;
             (*header).committed.store(((cursor - (*this).base) / 8) as u64, Ordering::Release);

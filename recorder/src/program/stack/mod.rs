@@ -121,12 +121,41 @@ impl StackState {
             let sp = entry.sp.wrapping_add(8);
             let id = match (*this).stack.recall(pc, sp, entry.bp, modules::generation()) {
                 Ok(id) => id,
-                Err(place) => Self::capture_new(this, entry, place, sink),
+                Err(miss) => match (*this).stack.recall_further(pc, sp, entry.bp, miss) {
+                    Ok(id) => id,
+                    Err(place) => Self::capture_new(this, entry, place, sink),
+                },
             };
-            #[cfg(feature = "check")]
-            check::compare(entry, id, sink);
-            id
+            Self::checked(id, entry, sink)
         }
+    }
+
+    /// The id of a stack that was captured lately, if the first look finds it. Nothing is recorded.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    #[inline(always)]
+    pub unsafe fn recall(this: *mut Self, entry: Entry) -> Option<u32> {
+        // SAFETY: as in `capture`.
+        unsafe {
+            let pc = (entry.sp as *const usize).read();
+            (*this).stack.recall(pc, entry.sp.wrapping_add(8), entry.bp, modules::generation()).ok()
+        }
+    }
+
+    /// Passes an id on; a checking build compares its stack with full unwinding.
+    ///
+    /// # Safety
+    /// It is that of the stack at this entry, as for [`StackState::capture`].
+    #[cfg_attr(not(feature = "check"), expect(unused_variables, reason = "for checking builds"))]
+    #[inline(always)]
+    pub unsafe fn checked(id: u32, entry: Entry, sink: &mut impl Sink) -> u32 {
+        #[cfg(feature = "check")]
+        // SAFETY: passed on.
+        unsafe {
+            check::compare(entry, id, sink);
+        }
+        id
     }
 
     #[inline(never)]
