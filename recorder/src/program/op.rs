@@ -1,7 +1,7 @@
 //! One recorded call: from the entry of the hook to its return.
 
 use super::slow::{self, StreamSink};
-use super::stack::Entry;
+use super::stack::{Entry, StackState};
 use super::thread::ThreadState;
 use super::{birth, tls};
 use crate::clock;
@@ -155,7 +155,11 @@ impl Op {
         let stamp = clock::stamp();
         let entry = Entry { sp: self.sp, bp: self.bp };
         // SAFETY: as above; `sp` and `bp` are the hook's caller's.
-        unsafe { slow::start(self.state, entry, [small, large], address, size, stamp) }
+        unsafe {
+            slow::start(self.state, [small, large], address, size, stamp, |stack, sink| {
+                StackState::capture(stack, entry, sink)
+            });
+        }
     }
 }
 

@@ -14,6 +14,9 @@ use core::mem::forget;
 use core::sync::atomic::Ordering;
 use memscope_shared::record::{head, kind};
 
+/// Kinds of the record of a block.
+const KINDS: [u8; 2] = [kind::ALLOC, kind::ALLOC_LARGE];
+
 /// An ordinary call that is to be recorded. When dropped, also by an exception, it is over.
 #[derive(Debug)]
 pub struct Quick {
@@ -69,19 +72,28 @@ impl Quick {
         let stamp = clock::tsc();
         // SAFETY: we hold the guard of our own state; `sp` and `bp` are the hook's caller's.
         unsafe {
-            if !block.is_null()
-                && size <= u32::MAX as usize
-                && !ThreadState::is_due(state)
-                && let Some(stack) = StackState::recall(ThreadState::stack(state), Entry { sp, bp })
-            {
-                let stack = StackState::checked(stack, Entry { sp, bp }, &mut StreamSink::new(state));
-                // In a child that a signal handler has just forked, this goes to memory of its own.
-                let words = [head(kind::ALLOC, block as u64), stamp, u64::from(stack) << 32 | size as u64];
-                ThreadState::put(state, words);
-                return block;
+            if block.is_null() || size > u32::MAX as usize || ThreadState::is_due(state) {
+                forget(self);
+                return allocated_otherwise(state, sp, bp, block, size, stamp);
             }
-            forget(self);
-            allocated_otherwise(state, sp, bp, block, size, stamp)
+            let entry = Entry { sp, bp };
+            match StackState::recall(ThreadState::stack(state), entry) {
+                Ok(stack) => {
+                    let stack = u64::from(StackState::checked(stack, entry, &mut StreamSink::new(state)));
+                    // In a child that a signal handler has just forked, this goes to memory of its own.
+                    ThreadState::put(
+                        state,
+                        [head(kind::ALLOC, block as u64), stamp, stack << 32 | size as u64],
+                    );
+                    block
+                }
+                Err(miss) => {
+                    // Into the state: a seventh argument would have to be put onto the stack.
+                    (*state).miss = miss;
+                    forget(self);
+                    allocated_elsewhere(state, sp, bp, block, size, stamp)
+                }
+            }
         }
     }
 }
@@ -113,15 +125,34 @@ unsafe fn allocated_otherwise(
         if block.is_null() {
             slow::put_short(state, [head(kind::FAILED, 0), stamp]);
         } else {
-            slow::start(
-                state,
-                Entry { sp, bp },
-                [kind::ALLOC, kind::ALLOC_LARGE],
-                block as usize,
-                size,
-                stamp,
-            );
+            slow::start(state, KINDS, block as usize, size, stamp, |stack, sink| {
+                StackState::capture(stack, Entry { sp, bp }, sink)
+            });
         }
+    }
+    drop(call);
+    block
+}
+
+/// The end of an ordinary call whose stack was not found at the first look: [`ThreadState::miss`] says how far that led.
+///
+/// # Safety
+/// As for [`allocated_otherwise`], for a block of less than 4 GiB.
+#[inline(never)]
+unsafe fn allocated_elsewhere(
+    state: *mut ThreadState,
+    sp: usize,
+    bp: usize,
+    block: *mut c_void,
+    size: usize,
+    stamp: u64,
+) -> *mut c_void {
+    let call = Quick { state, sp, bp };
+    // SAFETY: as promised.
+    unsafe {
+        slow::start(state, KINDS, block as usize, size, stamp, |stack, sink| {
+            StackState::capture_missed(stack, Entry { sp, bp }, (*state).miss, sink)
+        });
     }
     drop(call);
     block

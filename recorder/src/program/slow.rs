@@ -1,6 +1,6 @@
 //! The slow path of a record: no room, or somebody has called the thread.
 
-use super::stack::{Entry, Sink, StackState};
+use super::stack::{Sink, StackState};
 use super::thread::ThreadState;
 use super::tls;
 use super::{birth, fork};
@@ -264,18 +264,19 @@ pub unsafe fn put_short(state: *mut ThreadState, words: [u64; 2]) {
     }
 }
 
-/// Records the start of a block with its stack; `kinds` are those of a record for sizes below 2^32, and for others.
+/// Records the start of a block with the stack that is captured; `kinds` are those of a record for sizes below 2^32, and for
+/// others.
 ///
 /// # Safety
-/// The calling thread owns the state and holds its guard; the entry is that of the hook that runs.
-#[inline]
+/// The calling thread owns the state and holds its guard.
+#[inline(always)]
 pub unsafe fn start(
     state: *mut ThreadState,
-    entry: Entry,
     kinds: [u8; 2],
     address: usize,
     size: usize,
     stamp: u64,
+    capture: impl FnOnce(*mut StackState, &mut StreamSink) -> u32,
 ) {
     // SAFETY: as promised.
     unsafe {
@@ -284,7 +285,7 @@ pub unsafe fn start(
             return lost(state);
         }
         let mut sink = StreamSink::new(state);
-        let stack = u64::from(StackState::capture(ThreadState::stack(state), entry, &mut sink));
+        let stack = u64::from(capture(ThreadState::stack(state), &mut sink));
         if !ready(state) {
             return lost(state);
         }

@@ -4,7 +4,7 @@
 //! wiped in a forked child: `cursor` and `limit` are 0 there, so the first event takes the slow path.
 
 use crate::heap::map_wiped;
-use crate::program::stack::StackState;
+use crate::program::stack::{Miss, StackState};
 use crate::spool::buffer::Buffer;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use crate::sync::writes;
@@ -67,6 +67,8 @@ pub struct ThreadState {
     pub name: [AtomicU64; 2],
     /// What the stack capture remembers.
     pub stack: StackState,
+    /// How far the last look for a stack led that found none.
+    pub miss: Miss,
 }
 
 impl ThreadState {

@@ -135,13 +135,10 @@ fn interned(trie: &Trie, root: u32, outer: Outer, key: u64, emit: &mut impl Emit
     if parent == 0 { 0 } else { trie.child(parent, key, emit) }
 }
 
-/// Where a look-up in the memo has come to, and found nothing.
+/// A first look into the memo that found nothing: the first word that differs of the entry there, or null where that is not
+/// the caller's.
 #[derive(Clone, Copy, Debug)]
-pub struct Miss {
-    mixed: usize,
-    /// The first word that differs of the entry there; null where that is not the caller's.
-    word: *const Word,
-}
+pub struct Miss(*const Word);
 
 impl Stack {
     /// The id of the stack, if it can be told from the memo's first entry for the caller; else how far that led.
@@ -150,20 +147,19 @@ impl Stack {
     /// `pc`, `sp` and `bp` must be the state of the frame that called a hook of this thread that has not returned.
     #[inline(always)]
     pub unsafe fn recall(&mut self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, Miss> {
-        let mixed = Table::begin(pc, sp);
-        let other = Miss { mixed, word: core::ptr::null() };
+        let other = Miss(core::ptr::null());
         if self.recalls != generation {
             return Err(other);
         }
         // SAFETY: there is storage since the generation began; the caller's state is this thread's now.
         unsafe {
-            let entry = self.memo().entry(mixed);
+            let entry = self.memo().entry(Table::begin(pc, sp));
             if !entry.is_of(pc, sp, bp) {
                 return Err(other);
             }
             let word = entry.first_difference();
             if !entry.is_end(word) {
-                return Err(Miss { mixed, word });
+                return Err(Miss(word));
             }
             self.agree(entry).ok_or(other)
         }
@@ -181,7 +177,7 @@ impl Stack {
         bp: usize,
         miss: Miss,
     ) -> Result<u32, usize> {
-        let Miss { mut mixed, mut word } = miss;
+        let (mut mixed, Miss(mut word)) = (Table::begin(pc, sp), miss);
         if word.is_null() {
             return Err(mixed);
         }

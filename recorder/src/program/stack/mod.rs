@@ -51,6 +51,7 @@ pub mod unwind;
 mod tests;
 
 use cache::{CACHE, Valid};
+pub use incremental::Miss;
 use incremental::{Stack, Whole};
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
@@ -115,18 +116,12 @@ impl StackState {
     /// interrupts; `entry` must describe a hook of this thread that has not returned.
     #[inline(always)]
     pub unsafe fn capture(this: *mut Self, entry: Entry, sink: &mut impl Sink) -> u32 {
-        // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
+        // SAFETY: passed on.
         unsafe {
-            let pc = (entry.sp as *const usize).read();
-            let sp = entry.sp.wrapping_add(8);
-            let id = match (*this).stack.recall(pc, sp, entry.bp, modules::generation()) {
-                Ok(id) => id,
-                Err(miss) => match (*this).stack.recall_further(pc, sp, entry.bp, miss) {
-                    Ok(id) => id,
-                    Err(place) => Self::capture_new(this, entry, place, sink),
-                },
-            };
-            Self::checked(id, entry, sink)
+            match Self::recall(this, entry) {
+                Ok(id) => Self::checked(id, entry, sink),
+                Err(miss) => Self::capture_missed(this, entry, miss, sink),
+            }
         }
     }
 
@@ -135,11 +130,28 @@ impl StackState {
     /// # Safety
     /// As for [`StackState::capture`].
     #[inline(always)]
-    pub unsafe fn recall(this: *mut Self, entry: Entry) -> Option<u32> {
-        // SAFETY: as in `capture`.
+    pub unsafe fn recall(this: *mut Self, entry: Entry) -> Result<u32, Miss> {
+        // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
         unsafe {
             let pc = (entry.sp as *const usize).read();
-            (*this).stack.recall(pc, entry.sp.wrapping_add(8), entry.bp, modules::generation()).ok()
+            (*this).stack.recall(pc, entry.sp.wrapping_add(8), entry.bp, modules::generation())
+        }
+    }
+
+    /// As [`StackState::capture`], where [`StackState::recall`] has just found nothing.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    #[inline(always)]
+    pub unsafe fn capture_missed(this: *mut Self, entry: Entry, miss: Miss, sink: &mut impl Sink) -> u32 {
+        // SAFETY: as in `recall`.
+        unsafe {
+            let pc = (entry.sp as *const usize).read();
+            let id = match (*this).stack.recall_further(pc, entry.sp.wrapping_add(8), entry.bp, miss) {
+                Ok(id) => id,
+                Err(place) => Self::capture_new(this, entry, place, sink),
+            };
+            Self::checked(id, entry, sink)
         }
     }
 
