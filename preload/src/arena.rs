@@ -22,6 +22,12 @@ unsafe impl Sync for Arena {}
 static ARENA: Arena = Arena(UnsafeCell::new([0; SIZE]));
 static USED: AtomicUsize = AtomicUsize::new(0);
 
+/// True while nothing has been taken from the arena, which is usual.
+#[inline(always)]
+pub fn is_unused() -> bool {
+    USED.load(Ordering::Relaxed) == 0
+}
+
 /// True for addresses of the arena.
 #[inline(always)]
 pub fn contains(block: *const c_void) -> bool {

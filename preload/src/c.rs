@@ -9,7 +9,7 @@ use crate::list::Hook;
 use crate::real;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
-use memscope_recorder::program::{Op, stack};
+use memscope_recorder::program::{Op, Quick, stack};
 
 type Block = *mut c_void;
 
@@ -22,6 +22,21 @@ fn started(op: &Op, block: Block, size: usize) {
 /// Hook of `malloc`.
 pub unsafe extern "C-unwind" fn malloc(size: usize, sp: usize, bp: usize) -> Block {
     // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
+    unsafe {
+        if let Some(next) = real::next::<unsafe extern "C-unwind" fn(usize) -> Block>(Hook::Malloc)
+            && let Some(call) = Quick::begin(sp, bp)
+        {
+            return call.allocated(next(size), size);
+        }
+        malloc_otherwise(size, sp, bp)
+    }
+}
+
+/// `malloc` where it is not known yet, or not an ordinary call.
+#[cold]
+#[inline(never)]
+unsafe extern "C-unwind" fn malloc_otherwise(size: usize, sp: usize, bp: usize) -> Block {
+    // SAFETY: as in `malloc`.
     unsafe {
         let Some(next) = real::next::<unsafe extern "C-unwind" fn(usize) -> Block>(Hook::Malloc) else {
             return early(size, 16, |size| malloc(size, sp, bp));
@@ -76,6 +91,25 @@ pub unsafe extern "C-unwind" fn calloc(count: usize, size: usize, sp: usize, bp:
 
 /// Hook of `free`.
 pub unsafe extern "C-unwind" fn free(block: Block, sp: usize, bp: usize) {
+    // SAFETY: as in `malloc`.
+    unsafe {
+        if let Some(next) = real::next::<unsafe extern "C-unwind" fn(Block)>(Hook::Free)
+            && !block.is_null()
+            && arena::is_unused()
+            && let Some(call) = Quick::begin(sp, bp)
+            && call.freeing(block)
+        {
+            next(block);
+            return;
+        }
+        free_otherwise(block, sp, bp);
+    }
+}
+
+/// `free` where it is not known yet, or not an ordinary call.
+#[cold]
+#[inline(never)]
+unsafe extern "C-unwind" fn free_otherwise(block: Block, sp: usize, bp: usize) {
     // SAFETY: as in `malloc`.
     unsafe {
         if let Some(next) = real::next::<unsafe extern "C-unwind" fn(Block)>(Hook::Free) {

@@ -11,7 +11,7 @@ use crate::list::Hook;
 use crate::real::{self, Cxx};
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use memscope_recorder::program::Op;
+use memscope_recorder::program::{Op, Quick};
 
 type Block = *mut c_void;
 /// A size, an alignment, or the address of `std::nothrow`: one machine word.
@@ -65,6 +65,18 @@ unsafe fn plain(size: usize, sp: usize, bp: usize) -> Option<Block> {
     // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
     unsafe {
         let malloc = real::next::<Malloc>(Hook::Malloc)?;
+        let Some(call) = Quick::begin(sp, bp) else { return plain_otherwise(malloc, size, sp, bp) };
+        let block = malloc(size.max(1));
+        if block.is_null() { None } else { Some(call.allocated(block, size)) }
+    }
+}
+
+/// [`plain`] where it is not an ordinary call.
+#[cold]
+#[inline(never)]
+unsafe fn plain_otherwise(malloc: Malloc, size: usize, sp: usize, bp: usize) -> Option<Block> {
+    // SAFETY: as in `plain`.
+    unsafe {
         let op = Op::begin(sp, bp)?;
         let block = malloc(size.max(1));
         if block.is_null() {

@@ -5,14 +5,13 @@
 //! second, and the reader interpolates between the samples, so neither a wrong nominal frequency nor a slewed
 //! clock matters.
 
+use crate::hot::HOT;
 use crate::sys::time;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 const UNKNOWN: u32 = 0;
 const TSC: u32 = 1;
 const MONOTONIC: u32 = 2;
-
-static KIND: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 /// One reading of all clocks at (almost) the same time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,15 +26,16 @@ pub struct Sample {
 
 /// Chooses the clock. Must come before the first stamp.
 pub fn choose() {
-    if KIND.load(Ordering::Relaxed) == UNKNOWN {
-        KIND.store(if invariant_tsc() { TSC } else { MONOTONIC }, Ordering::Relaxed);
+    if HOT.clock.load(Ordering::Relaxed) == UNKNOWN {
+        HOT.clock.store(if invariant_tsc() { TSC } else { MONOTONIC }, Ordering::Relaxed);
     }
 }
 
 /// True where stamps are TSC readings.
+#[inline(always)]
 #[must_use]
 pub fn is_tsc() -> bool {
-    KIND.load(Ordering::Relaxed) == TSC
+    HOT.clock.load(Ordering::Relaxed) == TSC
 }
 
 /// "Invariant TSC": the counter runs at one rate in every power state (CPUID 8000_0007h, EDX bit 8).
@@ -48,12 +48,15 @@ fn invariant_tsc() -> bool {
 #[inline(always)]
 #[must_use]
 pub fn stamp() -> u64 {
-    if KIND.load(Ordering::Relaxed) == TSC {
-        // SAFETY: every x86-64 processor has the instruction.
-        unsafe { core::arch::x86_64::_rdtsc() }
-    } else {
-        time::monotonic_ns()
-    }
+    if HOT.clock.load(Ordering::Relaxed) == TSC { tsc() } else { time::monotonic_ns() }
+}
+
+/// The same, where it is known to be a TSC reading.
+#[inline(always)]
+#[must_use]
+pub fn tsc() -> u64 {
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// Reads all clocks; of three tries the one in which the stamps before and after lay closest.

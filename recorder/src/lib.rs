@@ -7,6 +7,7 @@
 pub mod children;
 pub mod clock;
 pub mod heap;
+pub mod hot;
 #[cfg(all(test, loom))]
 mod models;
 pub mod process;

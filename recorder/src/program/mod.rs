@@ -10,12 +10,14 @@ pub mod birth;
 pub mod fork;
 pub mod naming;
 mod op;
+mod quick;
 pub mod slow;
 pub mod stack;
 pub mod thread;
 pub mod tls;
 
 pub use op::Op;
+pub use quick::Quick;
 
 /// True while the calling thread runs a hook that records (and no part of it that is marked as ours).
 #[must_use]

@@ -147,35 +147,18 @@ impl Op {
     #[inline(always)]
     unsafe fn short(&self, kind: u8, address: usize, stamp: u64) {
         // SAFETY: the guard is held, so this thread alone writes into the state's buffer.
-        unsafe {
-            if ThreadState::is_due(self.state) && !slow::prepare(self.state) {
-                return slow::lost(self.state);
-            }
-            ThreadState::put(self.state, [head(kind, address as u64), stamp]);
-        }
+        unsafe { slow::put_short(self.state, [head(kind, address as u64), stamp]) }
     }
 
     #[inline(always)]
     unsafe fn start(&self, small: u8, large: u8, address: usize, size: usize) {
         let stamp = clock::stamp();
+        let entry = Entry { sp: self.sp, bp: self.bp };
         // SAFETY: as above; `sp` and `bp` are the hook's caller's.
         unsafe {
-            // Before the capture: in a forked child the stacks' ids start afresh.
-            if ThreadState::is_due(self.state) && !slow::prepare(self.state) {
-                return slow::lost(self.state);
-            }
-            let entry = Entry { sp: self.sp, bp: self.bp };
-            let mut sink = StreamSink::new(self.state);
-            let stack = u64::from(StackState::capture(ThreadState::stack(self.state), entry, &mut sink));
-            if ThreadState::is_due(self.state) && !slow::prepare(self.state) {
-                return slow::lost(self.state);
-            }
-            if let Ok(size) = u32::try_from(size) {
-                let words = [head(small, address as u64), stamp, stack << 32 | u64::from(size)];
-                ThreadState::put(self.state, words);
-            } else {
-                ThreadState::put(self.state, [head(large, address as u64), stamp, stack << 32, size as u64]);
-            }
+            slow::start(self.state, [small, large], address, size, stamp, |stack, sink| {
+                StackState::capture(stack, entry, sink)
+            });
         }
     }
 }

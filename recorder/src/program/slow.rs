@@ -1,6 +1,6 @@
 //! The slow path of a record: no room, or somebody has called the thread.
 
-use super::stack::Sink;
+use super::stack::{Sink, StackState};
 use super::thread::ThreadState;
 use super::tls;
 use super::{birth, fork};
@@ -94,6 +94,7 @@ fn forget(state: *mut ThreadState) {
 ///
 /// # Safety
 /// As for [`prepare`].
+#[inline(always)]
 pub unsafe fn ready(state: *mut ThreadState) -> bool {
     // SAFETY: as promised.
     unsafe { !ThreadState::is_due(state) || prepare(state) }
@@ -245,6 +246,55 @@ fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
     }
     end::end_recording(process, end::Reason::Sandboxed);
     None
+}
+
+/// Records an event of two words.
+///
+/// # Safety
+/// The calling thread owns the state and holds its guard.
+#[inline(always)]
+pub unsafe fn put_short(state: *mut ThreadState, words: [u64; 2]) {
+    // SAFETY: as promised.
+    unsafe {
+        if ready(state) {
+            ThreadState::put(state, words);
+        } else {
+            lost(state);
+        }
+    }
+}
+
+/// Records the start of a block with the stack that is captured; `kinds` are those of a record for sizes below 2^32, and for
+/// others.
+///
+/// # Safety
+/// The calling thread owns the state and holds its guard.
+#[inline(always)]
+pub unsafe fn start(
+    state: *mut ThreadState,
+    kinds: [u8; 2],
+    address: usize,
+    size: usize,
+    stamp: u64,
+    capture: impl FnOnce(*mut StackState, &mut StreamSink) -> u32,
+) {
+    // SAFETY: as promised.
+    unsafe {
+        // Before the capture: in a forked child the stacks' ids start afresh.
+        if !ready(state) {
+            return lost(state);
+        }
+        let mut sink = StreamSink::new(state);
+        let stack = u64::from(capture(ThreadState::stack(state), &mut sink));
+        if !ready(state) {
+            return lost(state);
+        }
+        if let Ok(size) = u32::try_from(size) {
+            ThreadState::put(state, [head(kinds[0], address as u64), stamp, stack << 32 | u64::from(size)]);
+        } else {
+            ThreadState::put(state, [head(kinds[1], address as u64), stamp, stack << 32, size as u64]);
+        }
+    }
 }
 
 /// Counts an event that cannot be recorded.

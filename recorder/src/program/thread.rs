@@ -4,7 +4,7 @@
 //! wiped in a forked child: `cursor` and `limit` are 0 there, so the first event takes the slow path.
 
 use crate::heap::map_wiped;
-use crate::program::stack::StackState;
+use crate::program::stack::{Miss, StackState};
 use crate::spool::buffer::Buffer;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use crate::sync::writes;
@@ -15,6 +15,19 @@ use memscope_shared::spool as layout;
 /// Room at the end of a buffer that makes one check per event enough: a stack node (2 words) and an
 /// event (4 words) fit behind the limit.
 const SLACK: usize = 64;
+
+/// How far ahead of the cursor a buffer's cache lines are fetched, in words: the writer's processor has read them
+/// last, and stores to them would pile up behind one line after the other.
+const AHEAD: usize = 32;
+
+/// Begins to fetch a cache line that will be written soon.
+#[inline(always)]
+fn fetch_to_write(place: *const u64) {
+    // SAFETY: a hint to the processor, which ignores addresses where nothing is; all that have 64 bits know it.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) place, options(readonly, nostack, preserves_flags));
+    }
+}
 
 /// The state. Valid when all bytes are zero.
 #[derive(Debug)]
@@ -54,6 +67,8 @@ pub struct ThreadState {
     pub name: [AtomicU64; 2],
     /// What the stack capture remembers.
     pub stack: StackState,
+    /// How far the last look for a stack led that found none.
+    pub miss: Miss,
 }
 
 impl ThreadState {
@@ -193,16 +208,43 @@ impl ThreadState {
     /// The owner only, with at least `N` words of room.
     #[inline(always)]
     pub unsafe fn put<const N: usize>(this: *mut Self, words: [u64; N]) {
+        // SAFETY: as promised by the caller.
+        unsafe { Self::put_at(this, (*this).cursor, words) }
+    }
+
+    /// As [`ThreadState::put`], where the cursor is known.
+    #[inline(always)]
+    unsafe fn put_at<const N: usize>(this: *mut Self, cursor: usize, words: [u64; N]) {
         // SAFETY: there is room for the words, and the owner alone writes behind `committed`. The commit
         // comes last: other processors and the program's death both see whole records only.
         unsafe {
-            let at = (*this).cursor as *mut u64;
+            let at = cursor as *mut u64;
+            fetch_to_write(at.wrapping_add(AHEAD));
             writes(at, N);
             for (k, word) in words.into_iter().enumerate() {
                 at.add(k).write(word);
             }
-            Self::commit(this, N);
+            Self::commit_to(this, cursor + N * 8);
         }
+    }
+
+    /// Writes one record, and true; false where the slow path is due before.
+    ///
+    /// # Safety
+    /// The owner only; a record of up to 4 words.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn try_put<const N: usize>(this: *mut Self, words: [u64; N]) -> bool {
+        const { assert!(N * 8 <= SLACK) };
+        // SAFETY: as promised; below the limit there is room.
+        unsafe {
+            let cursor = (*this).cursor;
+            if cursor >= (*this).limit.load(Ordering::Relaxed) {
+                return false;
+            }
+            Self::put_at(this, cursor, words);
+        }
+        true
     }
 
     /// Commits `words` that were written at the cursor.
@@ -211,10 +253,15 @@ impl ThreadState {
     /// The owner only; that many words were written at the cursor.
     #[inline(always)]
     pub unsafe fn commit(this: *mut Self, words: usize) {
-        // SAFETY: as promised; the buffer's header lies right before its words.
+        // SAFETY: as promised.
+        unsafe { Self::commit_to(this, (*this).cursor + words * 8) }
+    }
+
+    #[inline(always)]
+    unsafe fn commit_to(this: *mut Self, cursor: usize) {
+        // SAFETY: all words before the cursor were written; the buffer's header lies right before its words.
         unsafe {
             writes((&raw const (*this).cursor).cast(), 1);
-            let cursor = (*this).cursor + words * 8;
             (*this).cursor = cursor;
             let header = ((*this).base - layout::BUFFER_HEADER_BYTES) as *const crate::spool::buffer::Header;
             (*header).committed.store(((cursor - (*this).base) / 8) as u64, Ordering::Release);

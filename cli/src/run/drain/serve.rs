@@ -23,6 +23,8 @@ use super::trace::Output;
 
 /// The longest pause between two attempts to claim a trace.
 const SELDOM: Duration = Duration::from_secs(1);
+/// How long we try to get a trace's lock.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// No process has more streams; numbers above are nonsense.
 const MOST_STREAMS: u64 = 1 << 20;
 
@@ -69,6 +71,22 @@ struct Drain<'a> {
     words: Vec<Vec<u64>>,
 }
 
+/// Takes the trace's lock, as long as we may try. Who only looks whether its process runs has it for a moment; who has it
+/// for longer completes the trace, or the file system has no locks.
+fn lock(file: &File, may_try: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while may_try() {
+        if meeting::lock(file) {
+            return true;
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
 /// What is in a buffer makes no sense.
 fn nonsense() -> io::Error {
     io::ErrorKind::InvalidData.into()
@@ -85,7 +103,7 @@ impl<'a> Drain<'a> {
         let spool = SpoolFile::open_to_share(spool, owner, process.pid, process.start_ticks).ok()?;
         let samples = Samples::of(&process)?;
         let meeting = Meeting::of(spool.file()).ok()?;
-        if meeting.role().get() == role::OWN || !meeting::lock(&file) {
+        if !lock(&file, || meeting.role().get() != role::OWN && !served.is_stopped()) {
             return None;
         }
         // Again: before the lock somebody may have completed it.

@@ -135,45 +135,52 @@ fn interned(trie: &Trie, root: u32, outer: Outer, key: u64, emit: &mut impl Emit
     if parent == 0 { 0 } else { trie.child(parent, key, emit) }
 }
 
+/// A first look into the memo that found nothing: the first word that differs of the entry there, or null where that is not
+/// the caller's.
+#[derive(Clone, Copy, Debug)]
+pub struct Miss(*const Word);
+
 impl Stack {
-    /// The id of the stack, if it can be told from the memo; else where in the memo the stack belongs.
+    /// The id of the stack, if it can be told from the memo's first entry for the caller; else how far that led.
     ///
     /// # Safety
     /// `pc`, `sp` and `bp` must be the state of the frame that called a hook of this thread that has not returned.
     #[inline(always)]
-    pub unsafe fn recall(&mut self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, usize> {
-        let mixed = Table::begin(pc, sp);
+    pub unsafe fn recall(&mut self, pc: usize, sp: usize, bp: usize, generation: u32) -> Result<u32, Miss> {
+        let other = Miss(core::ptr::null());
         if self.recalls != generation {
-            return Err(mixed);
+            return Err(other);
         }
         // SAFETY: there is storage since the generation began; the caller's state is this thread's now.
         unsafe {
-            let entry = self.memo().entry(mixed);
+            let entry = self.memo().entry(Table::begin(pc, sp));
             if !entry.is_of(pc, sp, bp) {
-                return Err(mixed);
+                return Err(other);
             }
             let word = entry.first_difference();
-            if entry.is_end(word) {
-                self.agree(entry, mixed)
-            } else {
-                self.recall_further(pc, sp, bp, mixed, word)
+            if !entry.is_end(word) {
+                return Err(Miss(word));
             }
+            self.agree(entry).ok_or(other)
         }
     }
 
-    /// Goes on from an entry of the memo whose words hold up to this one.
+    /// Goes on where [`Stack::recall`] found nothing: the stack's id, or where in the memo it belongs.
     ///
     /// # Safety
-    /// As for [`Stack::recall`].
-    #[inline(never)]
-    unsafe fn recall_further(
+    /// As for [`Stack::recall`], right after it.
+    #[inline(always)]
+    pub unsafe fn recall_further(
         &mut self,
         pc: usize,
         sp: usize,
         bp: usize,
-        mut mixed: usize,
-        mut word: *const Word,
+        miss: Miss,
     ) -> Result<u32, usize> {
+        let (mut mixed, Miss(mut word)) = (Table::begin(pc, sp), miss);
+        if word.is_null() {
+            return Err(mixed);
+        }
         for _ in 0..memo::TRIES {
             // SAFETY: as in `recall`; the word is of the entry at this place, and those before it hold.
             unsafe {
@@ -184,7 +191,7 @@ impl Stack {
                 }
                 word = entry.first_difference();
                 if entry.is_end(word) {
-                    return self.agree(entry, mixed);
+                    return self.agree(entry).ok_or(mixed);
                 }
             }
         }
@@ -196,15 +203,15 @@ impl Stack {
     /// # Safety
     /// As for [`Stack::recall`].
     #[inline(always)]
-    unsafe fn agree(&mut self, entry: &Memo, mixed: usize) -> Result<u32, usize> {
+    unsafe fn agree(&mut self, entry: &Memo) -> Option<u32> {
         // SAFETY: the words lead to the recorded frame, whose words are then compared.
         unsafe {
-            let (id, joined) = entry.joined(self.storage.frames(), self.count).ok_or(mixed)?;
+            let (id, joined) = entry.joined(self.storage.frames(), self.count)?;
             if !self.hold(&*joined) {
-                return Err(mixed);
+                return None;
             }
             self.gain.recalled = 1;
-            Ok(id)
+            Some(id)
         }
     }
 

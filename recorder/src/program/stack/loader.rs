@@ -5,6 +5,7 @@
 //! take the loader's lock, and allocate where the symbol is missing.
 
 use super::elf::{self, Dynamic, Image};
+use crate::hot::HOT;
 use crate::sys::process;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,8 +16,6 @@ const LARGEST: usize = 64 << 20;
 static FIND_OBJECT: AtomicUsize = AtomicUsize::new(0);
 /// Address of the loader's `_r_debug`, once that was asked for.
 static DEBUG: AtomicUsize = AtomicUsize::new(0);
-static TEXT_START: AtomicUsize = AtomicUsize::new(0);
-static TEXT_LENGTH: AtomicUsize = AtomicUsize::new(0);
 
 /// What the loader says about the module of an address (`struct dl_find_object`).
 #[repr(C)]
@@ -68,8 +67,8 @@ pub fn start() {
             .iter()
             .find(|header| header.kind == elf::PT_LOAD && header.flags & elf::PF_X != 0);
         if let Some(code) = code {
-            TEXT_START.store(image.bias.wrapping_add(code.address), Ordering::Relaxed);
-            TEXT_LENGTH.store(code.memory_size, Ordering::Relaxed);
+            HOT.loader_start.store(image.bias.wrapping_add(code.address), Ordering::Relaxed);
+            HOT.loader_length.store(code.memory_size, Ordering::Relaxed);
         }
         find = c_library(&image).and_then(|library| library.symbol(c"_dl_find_object")).unwrap_or(ABSENT);
         #[cfg(test)]
@@ -84,7 +83,7 @@ pub fn start() {
 #[inline(always)]
 #[must_use]
 pub fn contains(pc: usize) -> bool {
-    pc.wrapping_sub(TEXT_START.load(Ordering::Relaxed)) < TEXT_LENGTH.load(Ordering::Relaxed)
+    pc.wrapping_sub(HOT.loader_start.load(Ordering::Relaxed)) < HOT.loader_length.load(Ordering::Relaxed)
 }
 
 /// True where the C library has `_dl_find_object`.
@@ -188,7 +187,7 @@ mod tests {
         assert!((object.start..object.end).contains(&here));
         assert_eq!(find_object(16), None);
         assert!(!contains(here));
-        let code = TEXT_START.load(Ordering::Relaxed);
+        let code = HOT.loader_start.load(Ordering::Relaxed);
         assert!(contains(code) && !contains(code - 1));
         // SAFETY: the loader's path is a C string.
         let name = unsafe { CStr::from_ptr((*(find_object(code).unwrap().link_map as *const LinkMap)).name) };

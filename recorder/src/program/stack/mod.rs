@@ -51,6 +51,7 @@ pub mod unwind;
 mod tests;
 
 use cache::{CACHE, Valid};
+pub use incremental::Miss;
 use incremental::{Stack, Whole};
 use memscope_shared::record::{self, Module, kind};
 pub use nested::{Nested, classify_nested};
@@ -115,18 +116,58 @@ impl StackState {
     /// interrupts; `entry` must describe a hook of this thread that has not returned.
     #[inline(always)]
     pub unsafe fn capture(this: *mut Self, entry: Entry, sink: &mut impl Sink) -> u32 {
+        // SAFETY: passed on.
+        unsafe {
+            match Self::recall(this, entry) {
+                Ok(id) => Self::checked(id, entry, sink),
+                Err(miss) => Self::capture_missed(this, entry, miss, sink),
+            }
+        }
+    }
+
+    /// The id of a stack that was captured lately, if the first look finds it. Nothing is recorded.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    #[inline(always)]
+    pub unsafe fn recall(this: *mut Self, entry: Entry) -> Result<u32, Miss> {
         // SAFETY: nobody else uses the state meanwhile, as the caller promises, nor the hook's return address.
         unsafe {
             let pc = (entry.sp as *const usize).read();
-            let sp = entry.sp.wrapping_add(8);
-            let id = match (*this).stack.recall(pc, sp, entry.bp, modules::generation()) {
+            (*this).stack.recall(pc, entry.sp.wrapping_add(8), entry.bp, modules::generation())
+        }
+    }
+
+    /// As [`StackState::capture`], where [`StackState::recall`] has just found nothing.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    #[inline(always)]
+    pub unsafe fn capture_missed(this: *mut Self, entry: Entry, miss: Miss, sink: &mut impl Sink) -> u32 {
+        // SAFETY: as in `recall`.
+        unsafe {
+            let pc = (entry.sp as *const usize).read();
+            let id = match (*this).stack.recall_further(pc, entry.sp.wrapping_add(8), entry.bp, miss) {
                 Ok(id) => id,
                 Err(place) => Self::capture_new(this, entry, place, sink),
             };
-            #[cfg(feature = "check")]
-            check::compare(entry, id, sink);
-            id
+            Self::checked(id, entry, sink)
         }
+    }
+
+    /// Passes an id on; a checking build compares its stack with full unwinding.
+    ///
+    /// # Safety
+    /// It is that of the stack at this entry, as for [`StackState::capture`].
+    #[cfg_attr(not(feature = "check"), expect(unused_variables, reason = "for checking builds"))]
+    #[inline(always)]
+    pub unsafe fn checked(id: u32, entry: Entry, sink: &mut impl Sink) -> u32 {
+        #[cfg(feature = "check")]
+        // SAFETY: passed on.
+        unsafe {
+            check::compare(entry, id, sink);
+        }
+        id
     }
 
     #[inline(never)]

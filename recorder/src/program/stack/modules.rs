@@ -19,6 +19,7 @@ use super::cache::CACHE;
 use super::elf::{self, Image};
 use super::loader::{self, LinkMap, Object};
 use super::{Sink, maps};
+use crate::hot::HOT;
 use crate::sys::{file, memory};
 use core::ffi::CStr;
 use core::ptr::null_mut;
@@ -121,7 +122,6 @@ impl Slot {
 
 static FIRST: [Slot; CHUNK] = [const { Slot::new() }; CHUNK];
 static MORE: [AtomicPtr<Slot>; CHUNKS] = [const { AtomicPtr::new(null_mut()) }; CHUNKS];
-static CURRENT: AtomicU32 = AtomicU32::new(1);
 static NEXT: AtomicU32 = AtomicU32::new(2);
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 static PASS: AtomicUsize = AtomicUsize::new(0);
@@ -130,7 +130,7 @@ static PASS: AtomicUsize = AtomicUsize::new(0);
 #[inline(always)]
 #[must_use]
 pub fn generation() -> u32 {
-    CURRENT.load(Ordering::Acquire)
+    HOT.generation.load(Ordering::Acquire)
 }
 
 /// The process goes on in a new image with streams of its own: all modules are to be recorded again.
@@ -319,7 +319,7 @@ fn retire(slot: &Slot, sink: &mut dyn Sink) {
     slot.release(FREE);
     let new = NEXT.fetch_add(1, Ordering::AcqRel);
     sink.modules_gone(new, start as u64);
-    CURRENT.fetch_max(new, Ordering::AcqRel);
+    HOT.generation.fetch_max(new, Ordering::AcqRel);
     CACHE.clear();
 }
 

@@ -1,14 +1,16 @@
 //! Stacks as numbers: a trie whose nodes are frames, shared by all threads, without locks.
 //!
 //! A node is (parent, key), its id a u32; a stack is the id of its leaf. The key is the first word of the
-//! node's record: pc and kind. Ids count up from 1. Two structures find the child (parent, key):
+//! node's record: pc and kind. Ids count up from 1. Three ways lead to the child (parent, key), the next where one fails:
 //!
 //! 1. **The hint.** Each node remembers the child that was asked for last. Most stacks repeat, so this nearly
 //!    always answers.
-//! 2. **The hash table.** Lines of eight `u64` entries (hash << 32 | id), one cache line each; the high
+//! 2. **What came after it.** Each node also remembers which of its siblings was asked for after it. A program that goes
+//!    through the same calls again does so in the same order: this answers, and costs nothing but the child's own cache line.
+//! 3. **The hash table.** Lines of eight `u64` entries (hash << 32 | id), one cache line each; the high
 //!    bits of the 32-bit hash choose the line, full lines run over into the next ones.
 //!
-//! Nodes lie in chunks of 2 MiB, and never move. The hash table is copied into one twice the size when it
+//! Nodes lie in chunks of 6 MiB, and never move. The hash table is copied into one twice the size when it
 //! is 5/8 full. As the line number is the top of the hash, lines 2n and 2n+1 of the new table take what line n of the
 //! old one held: the copy runs through both in order.
 //!
@@ -33,14 +35,15 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 const HUGE_PAGE: usize = 2 << 20;
 /// Nodes of a chunk, as a power of two.
-const CHUNK_BITS: u32 = 17;
+const CHUNK_BITS: u32 = 18;
+const CHUNK_BYTES: usize = size_of::<Node>() << CHUNK_BITS;
 const CHUNKS: usize = 1 << (32 - CHUNK_BITS);
 const LINE: usize = 8;
 const FIRST_LINES_BITS: u32 = 6;
 /// Lines that are looked at, from the first one on.
 const PROBES: usize = 16;
 /// Cache lines of nodes that are fetched at once, where a stack is followed outwards.
-const NODES_BEFORE: usize = 6;
+const NODES_BEFORE: usize = 8;
 /// Key of node 0 once the trie is used: no record has it.
 const MARK: u64 = u64::MAX;
 
@@ -50,9 +53,11 @@ struct Node {
     parent: AtomicU32,
     /// The child that was found last.
     hint: AtomicU32,
+    /// The child of the same parent that was asked for after this one.
+    after: AtomicU32,
 }
 
-const _: () = assert!(size_of::<Node>() << CHUNK_BITS == HUGE_PAGE);
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(HUGE_PAGE));
 
 impl Node {
     /// Begins to fetch a cache line behind this node's.
@@ -279,6 +284,14 @@ impl Trie {
             hint.node.fetch_line_behind(2);
             return hint;
         }
+        let after = self.place(hint.node.after.load(Ordering::Acquire));
+        if after.node.key.load(Ordering::Relaxed) == key
+            && after.node.parent.load(Ordering::Relaxed) == parent.id
+        {
+            after.node.fetch_line_behind(2);
+            parent.node.hint.store(after.id, Ordering::Release);
+            return after;
+        }
         self.place(self.other_child(parent.id, key, emit))
     }
 
@@ -291,8 +304,18 @@ impl Trie {
         let node = self.node(id);
         node.fetch_line_behind(1);
         node.fetch_line_behind(2);
-        self.node(parent).hint.store(id, Ordering::Release);
+        self.asked_for(parent, id);
         id
+    }
+
+    /// Notes that a child was found.
+    fn asked_for(&self, parent: u32, id: u32) {
+        let parent = self.node(parent);
+        let before = parent.hint.load(Ordering::Acquire);
+        if before != 0 {
+            self.node(before).after.store(id, Ordering::Release);
+        }
+        parent.hint.store(id, Ordering::Release);
     }
 
     #[inline]
@@ -327,7 +350,7 @@ impl Trie {
         emit.emit(id, parent, key);
         let entry = u64::from(hash(parent, key)) << 32 | u64::from(id);
         self.insert(entry);
-        self.node(parent).hint.store(id, Ordering::Release);
+        self.asked_for(parent, id);
         id
     }
 
@@ -390,12 +413,12 @@ impl Trie {
         if !known.is_null() {
             return Some(known);
         }
-        let base = if index == 0 { heap::map_wiped(HUGE_PAGE)? } else { map(HUGE_PAGE)? };
+        let base = if index == 0 { heap::map_wiped(CHUNK_BYTES)? } else { map(CHUNK_BYTES)? };
         match slot.compare_exchange(null_mut(), base.cast(), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Some(base.cast()),
             Err(other) => {
                 // SAFETY: nobody else has seen the fresh mapping.
-                let _ = unsafe { memory::unmap(base, HUGE_PAGE) };
+                let _ = unsafe { memory::unmap(base, CHUNK_BYTES) };
                 Some(other)
             }
         }
@@ -467,6 +490,21 @@ mod tests {
             assert!(parent < id);
             assert_eq!(ids[&(*parent, *key)], *id);
         }
+    }
+
+    #[test]
+    fn children_that_come_in_turn_lead_to_each_other() {
+        let trie = Trie::new();
+        let mut log = Log::default();
+        trie.prepare();
+        let parent = trie.child(0, 100, &mut log);
+        let ids = [1, 2, 3].map(|key| trie.child(parent, key, &mut log));
+        for _ in 0..2 {
+            assert_eq!([1, 2, 3].map(|key| trie.child(parent, key, &mut log)), ids);
+        }
+        let after = ids.map(|id| trie.node(id).after.load(Ordering::Relaxed));
+        assert_eq!(after, [ids[1], ids[2], ids[0]]);
+        assert_eq!(trie.node(0).after.load(Ordering::Relaxed), 0);
     }
 
     #[test]
