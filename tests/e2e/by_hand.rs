@@ -240,6 +240,39 @@ fn bad_values() {
     }
 }
 
+/// Bad values are complained of once, not in each process of the tree.
+#[test]
+fn bad_values_in_a_tree() {
+    let folder = folder();
+    let script = "/bin/true; /bin/true; /bin/sh -c '/bin/true; exit 3'";
+    let ran = Cmd::new(["sh", "-c", script])
+        .dir(folder.path())
+        .env("LD_PRELOAD", artifacts::library())
+        .env("MEMSCOPE_OUTPUT", folder.path().join("rec"))
+        .env("MEMSCOPE_FOLLOW", "always")
+        .run();
+    assert_eq!(ran.code(), 3, "{}", ran.tail());
+    assert!(traces_in(&folder.path().join("rec")).len() >= 4);
+    let said = "memscope: MEMSCOPE_FOLLOW: \"always\" is not 0 or 1: using 1\n";
+    assert_eq!(ran.err(), said);
+}
+
+/// What `MEMSCOPE_CLI` names is no memscope-cli; empty, it names nothing.
+#[test]
+fn another_cli() {
+    for (cli, said) in [
+        ("/nonexistent", "no export: MEMSCOPE_CLI names nothing that can be run: run `memscope-cli analyze"),
+        ("/bin/true", "no export: run `memscope-cli analyze"),
+        ("", "exported to"),
+    ] {
+        let folder = folder();
+        let command = preloaded(folder.path()).env("MEMSCOPE_AUTO_EXPORT", "1").env("MEMSCOPE_CLI", cli);
+        let ran = command.env("MEMSCOPE_EXPORT_PATH", "x").run().success();
+        assert!(ran.err().contains(said), "{cli}: {}", ran.tail());
+        assert_eq!(folder.path().join("x.json").exists(), cli.is_empty());
+    }
+}
+
 /// Nowhere to write: the program runs on untouched, and one line says why there is no recording.
 #[test]
 fn an_output_that_cannot_be_made() {

@@ -30,7 +30,11 @@ impl Directory {
     fn is_ours(&self, new: bool) -> Result<(), Errno> {
         let path = CString::new(self.path.as_slice()).map_err(|_| Errno(libc::EINVAL))?;
         let status = file::status_of(&path)?;
-        if status.mode & libc::S_IFMT != libc::S_IFDIR || ![process::users().1, 0].contains(&status.uid) {
+        let is = |kind| status.mode & libc::S_IFMT == kind;
+        if !is(libc::S_IFDIR) && !is(libc::S_IFLNK) {
+            return Err(Errno(libc::ENOTDIR));
+        }
+        if is(libc::S_IFLNK) || ![process::users().1, 0].contains(&status.uid) {
             return Err(Errno::FOREIGN);
         }
         if new && status.mode & 0o777 != 0o700 {

@@ -9,12 +9,9 @@ use std::ffi::CString;
 
 /// Runs `memscope-cli analyze` for each file that was asked for, and waits for it.
 pub fn run(context: &Context) {
-    let Some(cli) = find(context) else {
-        say(&format!(
-            "no export: memscope-cli is neither beside the library nor in PATH nor named by MEMSCOPE_CLI: {}",
-            end::remedy(context)
-        ));
-        return;
+    let cli = match find(context) {
+        Ok(cli) => cli,
+        Err(why) => return say(&format!("no export: {why}: {}", end::remedy(context))),
     };
     let outputs: &[&str] = match context.format {
         Format::Json => &["json"],
@@ -24,7 +21,8 @@ pub fn run(context: &Context) {
     make_parents(&context.export_path);
     for extension in outputs {
         let output = with_extension(&context.export_path, extension);
-        let ok = analyze(&cli, context.directory.path(), &output);
+        // Whatever MEMSCOPE_CLI names may not be memscope-cli.
+        let ok = analyze(&cli, context.directory.path(), &output) && is_there(&output);
         let name = String::from_utf8_lossy(&output).into_owned();
         if !ok {
             // Not the same path again: memscope-cli has just said why it cannot be.
@@ -49,10 +47,15 @@ fn with_extension(path: &[u8], extension: &str) -> Vec<u8> {
     [base, &dotted].concat()
 }
 
-/// `MEMSCOPE_CLI`, or the launcher beside the library, or in `PATH`.
-fn find(context: &Context) -> Option<CString> {
+fn is_there(path: &[u8]) -> bool {
+    CString::new(path).is_ok_and(|path| file::accessible(&path, libc::F_OK))
+}
+
+/// `MEMSCOPE_CLI`, or the launcher beside the library, or in `PATH`; or why there is none.
+fn find(context: &Context) -> Result<CString, &'static str> {
     if let Some(cli) = &context.cli {
-        return Some(cli.clone());
+        let runs = file::accessible(cli, libc::X_OK);
+        return if runs { Ok(cli.clone()) } else { Err("MEMSCOPE_CLI names nothing that can be run") };
     }
     let beside = beside_library().into_iter();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -64,6 +67,7 @@ fn find(context: &Context) -> Option<CString> {
         .chain(in_path)
         .filter_map(|path| CString::new(path).ok())
         .find(|path| file::accessible(path, libc::X_OK))
+        .ok_or("memscope-cli is neither beside the library nor in PATH nor named by MEMSCOPE_CLI")
 }
 
 fn beside_library() -> Option<Vec<u8>> {

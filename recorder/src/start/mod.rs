@@ -122,6 +122,9 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
     let launched = directory.has_launcher();
     let birth = Birth::of_this_process();
     let first = directory.is_first(&birth);
+    if first {
+        settings.complaints.iter().for_each(|line| say(line));
+    }
     if !first && !launched && settings.joins.as_deref() != Some(directory.path()) {
         let name = String::from_utf8_lossy(directory.path());
         return Err((format!("{name} (set MEMSCOPE_OUTPUT to another directory)"), Errno::HOLDS_RECORDING));
@@ -138,7 +141,8 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
         environment::name_directory(context.directory.path());
     }
     open(process, &context, None, birth, now).map_err(|error| {
-        (format!("cannot write into {}", String::from_utf8_lossy(context.directory.path())), error)
+        let name = String::from_utf8_lossy(context.directory.path());
+        (format!("cannot write into {name} (MEMSCOPE_OUTPUT names another directory)"), error)
     })?;
     Ok(Some(context))
 }

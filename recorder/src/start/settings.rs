@@ -1,6 +1,5 @@
 //! The settings, from the environment. A bad value is one line on stderr and the default.
 
-use crate::start::say;
 use core::ffi::CStr;
 use std::ffi::CString;
 
@@ -25,6 +24,8 @@ pub struct Settings {
     pub cli: Option<CString>,
     /// The recording that an ancestor, recorded by hand, has begun: its directory. Of our own making.
     pub joins: Option<Vec<u8>>,
+    /// What is wrong with the values, a line each. The first process of a recording says it.
+    pub complaints: Vec<String>,
 }
 
 /// What an export makes.
@@ -50,6 +51,7 @@ impl Default for Settings {
             quiet: false,
             cli: None,
             joins: None,
+            complaints: Vec::new(),
         }
     }
 }
@@ -96,18 +98,18 @@ impl Settings {
             b"OUTPUT" if !value.is_empty() => self.output = Some(value.into()),
             b"EXPORT_PATH" if !value.is_empty() => self.export_path = Some(value.into()),
             b"RECORDING" => self.joins = Some(value.into()),
-            b"CLI" => self.cli = CString::new(value).ok(),
-            b"AUTO_EXPORT" => self.auto_export = switch("AUTO_EXPORT", value, false),
-            b"FOLLOW" => self.follow = switch("FOLLOW", value, true),
-            b"THREAD" => self.thread = switch("THREAD", value, true),
-            b"QUIET" => self.quiet = switch("QUIET", value, false),
+            b"CLI" if !value.is_empty() => self.cli = CString::new(value).ok(),
+            b"AUTO_EXPORT" => self.auto_export = self.switch("AUTO_EXPORT", value, false),
+            b"FOLLOW" => self.follow = self.switch("FOLLOW", value, true),
+            b"THREAD" => self.thread = self.switch("THREAD", value, true),
+            b"QUIET" => self.quiet = self.switch("QUIET", value, false),
             b"EXPORT_FORMAT" => {
                 self.export_format = match value {
                     b"" | b"json" => Format::Json,
                     b"html" => Format::Html,
                     b"both" => Format::Both,
                     _ => {
-                        bad("EXPORT_FORMAT", value, "json, html or both", "json");
+                        self.bad("EXPORT_FORMAT", value, "json, html or both", "json");
                         Format::Json
                     }
                 }
@@ -115,24 +117,24 @@ impl Settings {
             _ => {}
         }
     }
-}
 
-fn switch(name: &str, value: &[u8], default: bool) -> bool {
-    match value {
-        b"" => default,
-        b"0" => false,
-        b"1" => true,
-        _ => {
-            bad(name, value, "0 or 1", if default { "1" } else { "0" });
-            default
+    fn switch(&mut self, name: &str, value: &[u8], default: bool) -> bool {
+        match value {
+            b"" => default,
+            b"0" => false,
+            b"1" => true,
+            _ => {
+                self.bad(name, value, "0 or 1", if default { "1" } else { "0" });
+                default
+            }
         }
     }
-}
 
-fn bad(name: &str, value: &[u8], wanted: &str, default: &str) {
-    let value = String::from_utf8_lossy(value);
-    let value: String = value.chars().take(80).flat_map(char::escape_debug).collect();
-    say(&format!("MEMSCOPE_{name}: \"{value}\" is not {wanted}: using {default}"));
+    fn bad(&mut self, name: &str, value: &[u8], wanted: &str, default: &str) {
+        let value = String::from_utf8_lossy(value);
+        let value: String = value.chars().take(80).flat_map(char::escape_debug).collect();
+        self.complaints.push(format!("MEMSCOPE_{name}: \"{value}\" is not {wanted}: using {default}"));
+    }
 }
 
 /// Walks a NULL-terminated array of C strings.
@@ -172,5 +174,6 @@ mod tests {
         assert_eq!(settings.output.as_deref(), Some(b"/tmp/a b/%p".as_slice()));
         assert!(settings.auto_export && !settings.follow && settings.thread && !settings.quiet);
         assert_eq!(settings.export_format, Format::Both);
+        assert_eq!(settings.complaints, ["MEMSCOPE_THREAD: \"perhaps\" is not 0 or 1: using 1"]);
     }
 }
