@@ -84,7 +84,7 @@ pub struct Process {
     pub frames: Vec<StackFrame>,
     /// Each distinct stack once.
     pub stacks: Vec<Stack>,
-    /// The threads that allocated or freed.
+    /// The main thread, and those that allocated or freed.
     pub threads: Vec<Thread>,
     /// Memory over time: up to 2,000 points, the peak among them.
     pub timeline: Vec<TimelinePoint>,
@@ -178,7 +178,7 @@ pub struct Stats {
     pub inherited_frees: u64,
     /// Events that were counted but not recorded.
     pub lost_events: u64,
-    /// Threads that allocated or freed.
+    /// The main thread, and those that allocated or freed.
     pub threads: u64,
 }
 

@@ -20,6 +20,9 @@ use super::variables::Variables;
 use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint, Variable};
 use crate::trace::{Clock, EndKind, ImageState, Process, TraceFile, image_state};
 
+/// Number of the main thread.
+const MAIN: u32 = 1;
+
 /// What an analysis is to do.
 #[derive(Default)]
 pub struct Options<'a> {
@@ -266,7 +269,10 @@ impl Closing<'_> {
         for name in self.trace.thread_names() {
             threads.named(name.thread, name.stamp, &name.name);
         }
-        let threads: Vec<_> = threads.list(|number| used.contains(number));
+        // The main thread is there whatever it did; nobody may have heard of it.
+        let threads: Vec<_> = threads.list(|number| number == MAIN || used.contains(number));
+        let threads: Vec<_> =
+            self.main_thread(&threads).into_iter().chain(threads.iter().map(|t| self.thread(t))).collect();
         let stats = self.stats(&accounts, threads.len());
         let sites = places.iter().enumerate();
         let sites =
@@ -284,7 +290,7 @@ impl Closing<'_> {
             stats,
             unseen_frees: accounts.unseen_ends,
             sites,
-            threads: threads.iter().map(|thread| self.thread(thread)).collect(),
+            threads,
             timeline: self.timeline(accounts.timeline, &stats),
             lifetime_histogram: accounts.lifetimes.buckets(),
             variables: accounts.named.variables.list(),
@@ -320,13 +326,25 @@ impl Closing<'_> {
         }
     }
 
+    /// The main thread, where no record tells of it.
+    fn main_thread(&self, known: &[super::threads::Thread]) -> Option<model::Thread> {
+        let (start_time, end_time) = (self.span.start, self.last_end());
+        let missing = known.first().is_none_or(|thread| thread.number != MAIN);
+        missing.then(|| model::Thread { id: MAIN.into(), name: None, start_time, end_time })
+    }
+
+    /// When a thread has ended whose end was not seen: with the process.
+    fn last_end(&self) -> Option<u64> {
+        (self.end() != End::Running).then_some(self.span.end)
+    }
+
     fn thread(&self, thread: &super::threads::Thread) -> model::Thread {
         let name = String::from_utf8_lossy(&thread.name).into_owned();
         model::Thread {
             id: u64::from(thread.number),
             name: (!name.is_empty()).then_some(name),
             start_time: self.clock.ns(thread.start),
-            end_time: thread.end.map(|stamp| self.clock.ns(stamp)),
+            end_time: thread.end.map(|stamp| self.clock.ns(stamp)).or_else(|| self.last_end()),
         }
     }
 

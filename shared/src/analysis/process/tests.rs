@@ -50,9 +50,12 @@ fn list(analysis: &ProcessAnalysis) -> Vec<super::super::Allocation> {
 #[test]
 fn an_empty_trace() {
     let analysis = analyze_all(&TraceBuilder::new(5_000));
-    assert_eq!(analysis.stats, Stats { peak_time: analysis.start_time, ..Stats::default() });
+    assert_eq!(analysis.stats, Stats { peak_time: analysis.start_time, threads: 1, ..Stats::default() });
     assert_eq!((analysis.start_time, analysis.end_time), (EPOCH + 1_000, EPOCH + 5_000));
-    assert!(analysis.is_complete() && analysis.threads.is_empty() && analysis.sites.is_empty());
+    assert!(analysis.is_complete() && analysis.sites.is_empty());
+    let main = &analysis.threads[0];
+    assert_eq!((analysis.threads.len(), main.id), (1, 1));
+    assert_eq!((main.start_time, main.end_time), (analysis.start_time, Some(analysis.end_time)));
     assert_eq!((analysis.end, analysis.exit_code, analysis.signal), (End::Exit, Some(0), None));
 }
 
@@ -209,7 +212,7 @@ fn a_stream_changes_hands() {
     let analysis = analyze_all(&TraceBuilder::new(90_000).stream(3, words));
     let threads: Vec<_> =
         analysis.threads.iter().map(|t| (t.id, t.name.as_deref().unwrap_or_default())).collect();
-    assert_eq!((threads, analysis.stats.threads), (vec![(3, "three"), (5, "five")], 2));
+    assert_eq!((threads, analysis.stats.threads), (vec![(1, ""), (3, "three"), (5, "five")], 3));
     let seen: Vec<_> = list(&analysis).iter().map(|a| (a.address, a.thread, a.end_thread)).collect();
     assert_eq!(seen, [(0x10, 3, 5), (0x20, 5, 0)]);
 }
