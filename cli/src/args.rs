@@ -22,9 +22,14 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a program and record its heap
-    #[command(override_usage = "memscope-cli run [OPTIONS] [--] COMMAND [ARGS]...", after_help = AFTER_RUN_HELP)]
+    #[command(
+        override_usage = "memscope-cli run [OPTIONS] [--] COMMAND [ARGS]...",
+        after_help = AFTER_RUN_HELP,
+        args_override_self = true
+    )]
     Run(RunArgs),
     /// Make an HTML report (or a snapshot JSON) of a recording
+    #[command(args_override_self = true)]
     Analyze(AnalyzeArgs),
     /// Show a recording in the terminal
     Report(ReportArgs),

@@ -71,6 +71,11 @@ fn options_of_run() {
 fn what_follows_the_program_is_its_own() {
     assert_eq!(run("run cargo run --release").command, ["cargo", "run", "--release"]);
     assert_eq!(run("run ls --quiet --export html").command, ["ls", "--quiet", "--export", "html"]);
+    assert_eq!(
+        run("run --export json --quiet --export html --quiet x").export,
+        Export::Html,
+        "the last one counts"
+    );
     assert!(!run("run ls --quiet").quiet);
     assert_eq!(run("run ls -o x").command, ["ls", "-o", "x"]);
     assert_eq!(run("run ls --help").command, ["ls", "--help"]);
