@@ -11,6 +11,7 @@ use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use memscope_recorder::children::{self, Program, Strings};
+use memscope_recorder::program::fork;
 use memscope_recorder::start::sandbox::{self, Filter};
 use memscope_recorder::symbols;
 
@@ -135,6 +136,16 @@ unsafe extern "C" fn syscall_hook(
                 let call = |envp: Strings| real(number, a, b, c, envp as usize, e, f) as c_int;
                 children::exec(program, c as Strings, d as Strings, call) as isize
             }
+            libc::SYS_fork => {
+                fork::before();
+                let child = real(number, a, b, c, d, e, f);
+                if child == 0 {
+                    fork::child()
+                } else {
+                    fork::after()
+                }
+                child
+            }
             asked if leaving::NUMBERS.contains(&asked) => {
                 leaving::before_call(asked, a, b, c);
                 real(number, a, b, c, d, e, f)
@@ -169,7 +180,7 @@ const fn with(mut some: Numbers, others: Numbers) -> Numbers {
 
 /// System calls that are looked at.
 static SYSCALLS: Numbers = with(
-    numbers(&[libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_execve, libc::SYS_execveat]),
+    numbers(&[libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork]),
     numbers(&leaving::NUMBERS),
 );
 /// Options of `prctl` that are looked at.

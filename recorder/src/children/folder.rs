@@ -34,18 +34,26 @@ impl Folder {
         if self.made.load(Ordering::Relaxed) {
             return true;
         }
+        self.is_made_again()
+    }
+
+    /// The same where it was found to have gone.
+    pub fn is_made_again(&self) -> bool {
         let made = self.make().is_ok();
         self.made.store(made, Ordering::Relaxed);
         made
     }
 
     fn make(&self) -> Result<(), Errno> {
-        if there(file::make_directory(&self.path, 0o700))? {
-            // What lies in it is loaded into programs.
-            let status = file::status_of(&self.path)?;
-            if !status.is_private_directory(process::users().1) {
-                return Err(Errno::FOREIGN);
-            }
+        there(file::make_directory(&self.path, 0o700))?;
+        // What lies in it is loaded into programs.
+        let status = file::status_of(&self.path)?;
+        if !status.is_private_directory(process::users().1) {
+            return Err(Errno::FOREIGN);
+        }
+        if status.mode & 0o700 != 0o700 {
+            // Whatever the program's umask took away, or that of another process.
+            file::set_mode(&self.path, 0o700)?;
         }
         let link = |(path, target): &(CString, CString)| there(file::make_link(target, path));
         link(&self.settings)?;
@@ -59,5 +67,48 @@ fn there(made: Result<(), Errno>) -> Result<bool, Errno> {
         Ok(()) => Ok(false),
         Err(Errno::EEXIST) => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    use std::path::Path;
+
+    fn folder(path: &Path) -> Folder {
+        let text = |path: &Path| CString::new(path.to_str().expect("text")).expect("no NUL");
+        let link = |name: &str, target: &str| (text(&path.join(name)), text(Path::new(target)));
+        Folder {
+            path: text(path),
+            settings: link("settings", "MEMSCOPE_FOLLOW=1"),
+            library: link("libmemscope.so", "/proc/self/exe"),
+            made: AtomicBool::new(false),
+        }
+    }
+
+    #[test]
+    fn whatever_the_umask_was_and_whoever_removed_it() {
+        let base = std::env::temp_dir().join(format!("memscope-folder-{}", std::process::id()));
+        fs::create_dir(&base).expect("made");
+        let path = base.join(".preload");
+        // As a process with the umask 0177 leaves it.
+        fs::DirBuilder::new().mode(0o600).create(&path).expect("made");
+        let first = folder(&path);
+        for _ in 0..2 {
+            assert!(first.is_made());
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o700);
+            assert_eq!(
+                fs::read_link(path.join("libmemscope.so")).expect("a link"),
+                Path::new("/proc/self/exe")
+            );
+            fs::remove_dir_all(&path).expect("removed");
+            assert!(first.is_made() && !path.exists(), "this process thinks so");
+            assert!(first.is_made_again());
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("changed");
+        assert!(!folder(&path).is_made(), "others may have put something there");
+        fs::remove_dir_all(base).expect("removed");
     }
 }

@@ -90,7 +90,9 @@ pub unsafe fn exec(
 ) -> c_int {
     let Some(ours) = inheritance() else { return call(envp) };
     let mut image = image::look(program);
-    let note = ours.lists(&image).and_then(|why| {
+    // SAFETY: as promised by the caller.
+    let before = unsafe { Environment::of(envp) };
+    let note = ours.lists(&image, &before).and_then(|why| {
         // SAFETY: as promised by the caller.
         let listing = unsafe { Listing::of(why, &image, argv, process::parent_pid()) }?;
         listing.leave(&ours.directory, process::pid())
@@ -117,8 +119,10 @@ pub unsafe fn spawn(
     let Some(ours) = inheritance() else { return call(envp).0 };
     let mut image = image::look(program);
     // SAFETY: as promised by the caller.
+    let before = unsafe { Environment::of(envp) };
+    // SAFETY: as promised by the caller.
     let listing =
-        ours.lists(&image).and_then(|why| unsafe { Listing::of(why, &image, argv, process::pid()) });
+        ours.lists(&image, &before).and_then(|why| unsafe { Listing::of(why, &image, argv, process::pid()) });
     image.close();
     // SAFETY: as promised by the caller.
     let (result, pid) = unsafe { ours.with_environment(&image, envp, call) };
@@ -141,7 +145,7 @@ pub unsafe fn shell<R>(environ: *mut Strings, call: impl FnOnce() -> R) -> R {
 
 impl Inheritance {
     /// Why the program that has this image is to be listed as one that is not recorded.
-    fn lists(&self, image: &Image) -> Option<&'static CStr> {
+    fn lists(&self, image: &Image, before: &Environment<'_>) -> Option<&'static CStr> {
         if !self.follow {
             return None;
         }
@@ -149,14 +153,28 @@ impl Inheritance {
             if self.is_forbidden() {
                 return Some(c"it may not write into the recording: it runs as another user");
             }
-            let reachable = self.leads() || can_be_loaded(&self.library);
+            let reachable = self.leads() || self.is_found(before);
             (!reachable).then_some(c"libmemscope.so cannot be opened from where it runs")
         })
     }
 
     /// Whether the path that leads to the settings can be opened.
     fn leads(&self) -> bool {
-        self.folder.as_ref().is_none_or(Folder::is_made) && can_be_loaded(&self.leading)
+        let Some(folder) = &self.folder else { return can_be_loaded(&self.leading) };
+        folder.is_made() && can_be_loaded(&self.leading)
+            || folder.is_made_again() && can_be_loaded(&self.leading)
+    }
+
+    /// Whether a program with this environment finds the recording without that path.
+    fn is_found(&self, before: &Environment<'_>) -> bool {
+        match before.library(self) {
+            Some(library) if library == self.leading.to_bytes() => false,
+            Some(library) if library == self.library.to_bytes() => {
+                before.names_directory && can_be_loaded(&self.library)
+            }
+            // Somebody else's: another recording.
+            other => other.is_some(),
+        }
     }
 
     /// Whether the rights that the process has now do not suffice for the recording's directory, which is private.

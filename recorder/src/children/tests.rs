@@ -86,7 +86,9 @@ fn children_that_are_not_followed_get_nothing_new() {
     // But the library would begin another recording if it found no settings.
     let filtered = after(&ours, &Image::unknown(), &["LD_PRELOAD=/proc/self/exe"]);
     assert_eq!(filtered, ["LD_PRELOAD=/proc/self/maps"]);
-    assert!(ours.lists(&Image::unknown()).is_none());
+    // SAFETY: there is none.
+    let none = unsafe { Environment::of(core::ptr::null()) };
+    assert!(ours.lists(&Image::unknown(), &none).is_none());
 }
 
 /// An ELF file's first bytes, with a program header that asks for `loader`.

@@ -145,14 +145,14 @@ impl Writer {
         if self.left.is_on() {
             return self.leave(process, buffer, abandoned);
         }
-        let channel = self.channel_for_sending();
         loop {
             // A signal handler that sends inside of a send could wait for it without end.
             let blocked = Blocked::all();
-            if abandoned.load(Ordering::Relaxed) != 0 {
+            // A child that a handler made by number has not begun.
+            if abandoned.load(Ordering::Relaxed) != 0 || process.phase() == Phase::Unborn {
                 return;
             }
-            let sent = channel.send(buffer);
+            let sent = self.channel_for_sending().send(buffer);
             drop(blocked);
             if sent {
                 break;
