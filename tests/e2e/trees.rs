@@ -313,7 +313,16 @@ fn forks_of_a_threaded_program() {
 /// nobody's, and frees what came of it.
 #[test]
 fn forks_in_a_signal_handler() {
-    let recorded = family("signals", "60").allocations("live").success();
+    assert_forks_in_a_signal_handler("signals");
+}
+
+#[test]
+fn forks_by_number_in_a_signal_handler() {
+    assert_forks_in_a_signal_handler("numbers");
+}
+
+fn assert_forks_in_a_signal_handler(how: &str) {
+    let recorded = family(how, "60").allocations("live").success();
     assert_eq!(recorded.ran.out(), "");
     let snapshot = recorded.snapshot();
     assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);

@@ -3,6 +3,7 @@
  *   threads N    N children of a program whose other threads allocate all the time
  *   signals N    N children made in the handler of a signal that comes at any time, mostly during an allocation; each then
  *                goes on where the signal came
+ *   numbers N    the same by a raw system call
  *   paths N      the same while the allocations come by ever other paths, some hundred in all
  *   clone        a child by a raw system call, then two that share their parent's memory
  *   many N       N children, one after the other
@@ -49,12 +50,12 @@ static void threads(int n) {
     for (int i = 0; i < 3; i++) pthread_join(all[i], NULL);
 }
 
-static volatile int wanted, forked_child;
+static volatile int wanted, forked_child, by_number;
 static void handler(int s) {
     (void)s;
     if (wanted <= 0 || forked_child) return;
     wanted--;
-    pid_t pid = fork();
+    pid_t pid = by_number ? (pid_t)syscall(SYS_fork) : fork();
     if (pid == 0) { forked_child = 1; return; }
     ended_well(pid);
 }
@@ -116,6 +117,8 @@ int main(int argc, char **argv) {
     inherited = malloc(10007);
     if (!strcmp(how, "threads")) threads(atoi(what));
     if (!strcmp(how, "signals")) signals(atoi(what), 1);
+    by_number = !strcmp(how, "numbers");
+    if (by_number) signals(atoi(what), 1);
     if (!strcmp(how, "paths")) signals(atoi(what), 512);
     if (!strcmp(how, "clone")) clones();
     if (!strcmp(how, "many")) for (int i = atoi(what); i > 0; i--) { pid_t pid = fork(); if (pid == 0) child(); ended_well(pid); }
