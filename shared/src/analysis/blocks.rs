@@ -55,10 +55,13 @@ pub struct Allocation {
     pub freed_by: FreedBy,
 }
 
+/// Start, address, thread, end, size, site.
+type Key = (u64, u64, u32, u64, u64, u32);
+
 impl Allocation {
-    /// The order of the list.
-    const fn key(&self) -> (u64, u64, u32) {
-        (self.start, self.address, self.thread)
+    /// The order of the list. The last three only see to it that it is always the same.
+    const fn key(&self) -> Key {
+        (self.start, self.address, self.thread, self.end, self.size, self.site)
     }
 
     /// Whether nothing but the end of the process, if that, has ended it.

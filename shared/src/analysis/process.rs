@@ -259,7 +259,10 @@ impl Closing<'_> {
         let Done { mut accounts, pairing, places, used, .. } = done;
         let end = self.end();
         let freed_by = if end == End::Running { FreedBy::Live } else { FreedBy::Exit };
-        for block in pairing.live().iter() {
+        // The table's order is another one each time.
+        let mut live: Vec<_> = pairing.live().iter().collect();
+        live.sort_unstable_by_key(|block| block.address);
+        for block in live {
             accounts.left(block, self.span.end, freed_by);
         }
         accounts.sites.settle();

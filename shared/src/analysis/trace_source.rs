@@ -51,7 +51,13 @@ impl EventSource for TraceSource<'_> {
 
     fn take(&mut self, block: u32, words: &mut Vec<u64>) -> Result<(), String> {
         self.read(block)?;
-        self.buffer.swap(words);
+        // Room that another block has needed may be far more than this one's.
+        if self.buffer.has_little_to_spare() {
+            self.buffer.swap(words);
+        } else {
+            words.clear();
+            words.extend_from_slice(self.buffer.words());
+        }
         Ok(())
     }
 }
@@ -92,5 +98,29 @@ mod tests {
         }
         let special = blocks.iter().filter(|block| block.special).count();
         assert!(special > 0 && special < blocks.len() / 2, "{special} of {}", blocks.len());
+    }
+
+    #[test]
+    fn small_blocks_get_little_room() {
+        let events =
+            |count: u64| (1..=count).fold(Words::new(), |words, n| words.alloc(n * 16, n * 10, 0, n));
+        let trace = TraceBuilder { frame_records: 50_000, ..TraceBuilder::new(1 << 40) };
+        let trace = trace.stream(1, events(50_000)).stream(2, events(10)).stream(3, events(10));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, &trace.bytes()).unwrap();
+        let trace = TraceFile::open(file.path()).unwrap();
+        let mut source = TraceSource::new(&trace);
+        let blocks: Vec<_> = source.streams().iter().map(|stream| stream.blocks[0]).collect();
+        for large_before in [false, true] {
+            for block in &blocks[1..] {
+                if large_before {
+                    source.read(blocks[0].id).unwrap();
+                }
+                let mut words = Vec::new();
+                source.take(block.id, &mut words).unwrap();
+                assert_eq!(words.len(), block.words as usize);
+                assert!(words.capacity() < 2_000, "{}", words.capacity());
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@
 //! again. A lock on the trace keeps two of them apart; a drainer (`memscope-cli run --no-thread`) holds the same lock for as
 //! long as it may write the trace.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
@@ -286,6 +287,16 @@ impl Job<'_> {
         events.map(|f| f.header.last_stamp).max().unwrap_or(0)
     }
 
+    /// The lowest of the streams' last stamps.
+    fn first_end(&self) -> u64 {
+        let mut ends = BTreeMap::new();
+        for frame in self.trace.frames().iter().filter(|f| f.header.kind == Kind::EVENTS) {
+            let end: &mut u64 = ends.entry(frame.header.stream).or_default();
+            *end = frame.header.last_stamp.max(*end);
+        }
+        ends.into_values().min().unwrap_or(0)
+    }
+
     /// Cuts an unfinished last frame off; gives the offset to append at.
     fn cut_tail(&self) -> Result<u64, TraceError> {
         let len = self.trace.len();
@@ -381,6 +392,10 @@ impl Job<'_> {
         if let Some(header) = header.filter(|h| h.lost_events > 0 || uncounted(h)) {
             let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
             losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
+        }
+        if salvage.buffers_missing > 0 {
+            // Whose they were, and from when on, nobody knows: from the first stream's end, at the worst.
+            losses.add("somebody has cut the shared memory".into(), self.first_end());
         }
         if let Some(header) = header.filter(|h| h.private_since != 0) {
             let reason = "the last records lay in the process's own memory: the shared memory could not grow";

@@ -69,6 +69,12 @@ impl EventBuf {
         &self.words
     }
 
+    /// Whether the room is about as large as the words of the frame that was decoded last.
+    #[must_use]
+    pub fn has_little_to_spare(&self) -> bool {
+        self.words.capacity() <= 2 * self.words.len() + 1024
+    }
+
     /// Gives the words of the frame that was decoded last away, for other room.
     pub fn swap(&mut self, words: &mut Vec<u64>) {
         std::mem::swap(&mut self.words, words);

@@ -25,6 +25,8 @@ pub(super) struct Salvage {
     pub malformed: u64,
     /// Last stamp before the first such buffer's damage.
     pub malformed_after: u64,
+    /// Buffers that the process had, and the file has no more.
+    pub buffers_missing: u64,
     /// Positions that were brought in, and gaps in front of them.
     added: Vec<(u32, u64, u64)>,
     gaps: Vec<Gap>,
@@ -86,7 +88,8 @@ pub(super) fn salvage(
         append: &mut append,
         stopped: false,
     };
-    let mut salvage = Salvage::default();
+    let buffers_missing = spool.header().buffers.saturating_sub(spool.buffers_in_file());
+    let mut salvage = Salvage { buffers_missing, ..Salvage::default() };
     for (stream, mut buffers) in streams {
         buffers.sort_by_key(|b| (b.position, b.index));
         take_stream(&mut salvage, &mut gathering, spool, &buffers, covered(trace, stream))?;

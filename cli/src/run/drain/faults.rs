@@ -2,8 +2,8 @@
 //!
 //! A shared mapping reaches no further than its file: who cuts a spool takes the pages away from under us, and the kernel
 //! says so with SIGBUS. The program can do that by mistake, or anybody who cleans up; it must not be our end. So a
-//! handler puts a page of zeros in the place of a page of such a mapping that has gone. Zeros mean nothing to a
-//! drainer, which asks afterwards whether its memory is whole, and lets go where it isn't.
+//! handler puts zeros in the place of the page that has gone and of all behind it, in one mapping: there is a limit to their number.
+//! Zeros mean nothing to a drainer, which asks afterwards whether its memory is whole, and lets go where it isn't.
 //!
 //! The handler looks at a fixed table of atomics only. All other faults go on to whoever handled them before.
 
@@ -44,6 +44,7 @@ impl Watched {
     /// Watches `bytes` from `start` on; `None` where too many are watched already.
     pub fn new(start: usize, bytes: usize) -> Option<Self> {
         install();
+        unblock();
         let end = start + bytes;
         let is_taken =
             |slot: &Slot| slot.end.compare_exchange(0, end, Ordering::AcqRel, Ordering::Relaxed).is_ok();
@@ -63,6 +64,17 @@ impl Drop for Watched {
     fn drop(&mut self) {
         SLOTS[self.0].start.store(0, Ordering::Release);
         SLOTS[self.0].end.store(0, Ordering::Release);
+    }
+}
+
+/// For the calling thread, and for those that it makes: a fault whose signal is blocked is the end, whatever handler there is.
+pub fn unblock() {
+    // SAFETY: `set` is a set of signals before it is read.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGBUS);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut());
     }
 }
 
@@ -88,20 +100,23 @@ extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut lib
     }
 }
 
-/// Puts zeros in the place of the page that `address` lies in, if it is one of a watched mapping.
+/// Puts zeros in the place of a watched mapping from the page on that `address` lies in; false where it lies in none.
 fn replace(address: usize) -> bool {
     let holds = |slot: &&Slot| {
         let start = slot.start.load(Ordering::Acquire);
-        start != 0 && (start..slot.end.load(Ordering::Acquire)).contains(&address)
+        let end = slot.end.load(Ordering::Acquire);
+        // Read again: the slot may have got another mapping in between.
+        start != 0 && (start..end).contains(&address) && slot.start.load(Ordering::Acquire) == start
     };
     let Some(slot) = SLOTS.iter().find(holds) else { return false };
     let page = address & !(PAGE - 1);
+    let bytes = (slot.end.load(Ordering::Acquire) - page).next_multiple_of(PAGE);
+    slot.broken.store(true, Ordering::Release);
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let how = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     // SAFETY: the page is of a mapping of ours that the interrupted code has a reference into, so it isn't unmapped; it is
-    // used as atomics, for which any values are valid.
-    let mapped = unsafe { libc::mmap(page as *mut libc::c_void, PAGE, access, how, -1, 0) };
-    slot.broken.store(true, Ordering::Release);
+    // used as atomics, for which any values are valid. The file ends before it, so nothing of what lies behind is there either.
+    let mapped = unsafe { libc::mmap(page as *mut libc::c_void, bytes, access, how, -1, 0) };
     mapped != libc::MAP_FAILED
 }
 

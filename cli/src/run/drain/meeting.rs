@@ -190,10 +190,15 @@ pub struct InUse {
 }
 
 impl Buffers {
-    /// Makes sure that as many buffers are mapped as the process has, and the file holds.
+    /// Makes sure that as many buffers are mapped as the process has.
+    ///
+    /// # Errors
+    /// Those of mapping them; `InvalidData` where there are fewer than before, or than the file holds: somebody has cut it.
     pub fn grow(&mut self, spool: &File, count: u64) -> io::Result<()> {
         let held = spool.metadata()?.len().saturating_sub(HEADER_BYTES as u64) / BUFFER_BYTES as u64;
-        let count = count.min(held).min(MOST_BUFFERS);
+        if count < self.count || held < count {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if count != self.count {
             self.mapping = None;
             self.mapping = Some(Mapping::new(spool, HEADER_BYTES + count as usize * BUFFER_BYTES)?);
@@ -283,6 +288,8 @@ mod tests {
         assert_eq!(meeting.buffers(), MOST_BUFFERS);
         let mut buffers = Buffers::default();
         assert_eq!(buffers.look_at(0), None);
+        buffers.grow(&file, meeting.buffers()).expect_err("more than the file holds");
+        put(header::BUFFERS, 2);
         buffers.grow(&file, meeting.buffers()).expect("mapped");
         assert_eq!((buffers.len(), buffers.look_at(0), buffers.look_at(2)), (2, None, None));
         let found = buffers.look_at(1).expect("in use");
@@ -306,8 +313,10 @@ mod tests {
         assert_eq!((meeting.role().load(Ordering::Relaxed), meeting.buffers()), (0, 0));
         assert!(!meeting.is_whole() && !buffers.are_whole());
         meeting.give_back(1);
-        buffers.grow(&file, 1).expect("nothing to map");
-        assert_eq!(buffers.len(), 0);
+        for count in [0, 1] {
+            let error = buffers.grow(&file, count).expect_err("somebody has cut it");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 
     #[test]

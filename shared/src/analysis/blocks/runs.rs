@@ -125,8 +125,8 @@ enum State {
     Done,
 }
 
-/// Start, address, thread: the order of the list; then the run, so that it is the same each time.
-type Key = (u64, u64, u32, usize);
+/// The order of the list; then the run.
+type Key = (super::Key, usize);
 
 /// Reads all runs as one.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ impl Ord for Head {
 
 impl Head {
     fn new(run: usize, allocation: Allocation) -> Self {
-        Self { key: (allocation.start, allocation.address, allocation.thread, run), allocation }
+        Self { key: (allocation.key(), run), allocation }
     }
 }
 
@@ -186,7 +186,7 @@ impl Merged<'_> {
             self.open()?;
         }
         let Some(mut top) = self.heads.peek_mut() else { return Ok(None) };
-        let (allocation, run) = (top.0.allocation, top.0.key.3);
+        let (allocation, run) = (top.0.allocation, top.0.key.1);
         match self.runs[run].next(self.file)? {
             Some(next) => top.0 = Head::new(run, next),
             None => drop(PeekMut::pop(top)),

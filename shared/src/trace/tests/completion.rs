@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::spool;
 use crate::spool::{BUFFER_BYTES, BUFFER_HEADER_BYTES, HEADER_BYTES};
-use crate::trace::{End, EndKind, Ending, Outcome, TraceError, complete};
+use crate::trace::{End, EndKind, Ending, FrameInfo, Outcome, TraceError, complete};
 
 /// Words in a buffer of these tests, so that there are several.
 const WORDS: usize = 700;
@@ -341,4 +341,27 @@ fn hostile_spools_are_survived() {
             read_stream(&trace, stream.stream);
         }
     }
+}
+
+#[test]
+fn a_spool_that_was_cut_is_a_loss() {
+    // The trace has the first piece of each stream, and one of them its second; the spool all others, but somebody cuts it.
+    let case = Case::new(31);
+    let pieces = case.pieces();
+    let firsts: Vec<Piece> = pieces.iter().copied().filter(|piece| piece.1 == 0).collect();
+    case.write_trace(&firsts);
+    let rest: Vec<Piece> = pieces.iter().copied().filter(|piece| piece.1 != 0).collect();
+    case.write_spool(&rest);
+    let kept = rest.len() - 2;
+    let file = fs::OpenOptions::new().write(true).open(case.spool_path()).unwrap();
+    file.set_len((HEADER_BYTES + kept * BUFFER_BYTES + 100) as u64).unwrap();
+    let end = case.complete(Ending::default());
+    assert!(!end.complete);
+    assert_eq!(end.reason.as_deref(), Some("somebody has cut the shared memory"));
+    let trace = TraceFile::open(case.trace_path()).unwrap();
+    let first_ends = firsts.iter().map(|&(stream, ..)| {
+        let of_stream = |frame: &&FrameInfo| frame.header.stream == stream && frame.header.position == 0;
+        trace.frames().iter().find(of_stream).map(|frame| frame.header.last_stamp).unwrap()
+    });
+    assert_eq!(end.incomplete_since, first_ends.min());
 }
