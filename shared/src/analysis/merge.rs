@@ -89,7 +89,29 @@ fn piece_words(streams: &[Stream]) -> usize {
         open = if closes { open.saturating_sub(1) } else { open + 1 };
         most = most.max(open);
     }
-    (BUDGET / 8 / most).clamp(*PIECE.start(), *PIECE.end())
+    share(&mut largest_blocks(streams), most).clamp(*PIECE.start(), *PIECE.end())
+}
+
+/// Of each stream the words of its largest block.
+fn largest_blocks(streams: &[Stream]) -> Vec<usize> {
+    let words = |stream: &Stream| stream.blocks.iter().map(|block| block.words as usize).max().unwrap_or(0);
+    streams.iter().map(words).collect()
+}
+
+/// Words for each of the `most` largest of these, where what the smaller ones leave is shared by the larger: a stream of large
+/// blocks beside thousands with small ones has room for a whole block, which is then decoded once.
+fn share(largest: &mut [usize], most: usize) -> usize {
+    largest.sort_unstable();
+    let open = &largest[largest.len().saturating_sub(most)..];
+    let mut budget = BUDGET / 8;
+    for (at, &words) in open.iter().enumerate() {
+        let each = budget / (open.len() - at);
+        if words > each {
+            return each;
+        }
+        budget -= words;
+    }
+    *PIECE.end()
 }
 
 struct Merge<'a, S> {

@@ -175,11 +175,27 @@ fn a_block_that_cannot_be_read_is_left_out() {
 
 #[test]
 fn many_streams_share_the_budget() {
-    let block =
-        |at: u64| super::super::source::Block { first_stamp: at, last_stamp: at + 10, ..Default::default() };
+    let block = |at: u64| super::super::source::Block {
+        first_stamp: at,
+        last_stamp: at + 10,
+        words: 1 << 17,
+        ..Default::default()
+    };
     let stream = |at| Stream { thread: 1, blocks: vec![block(at)] };
     let apart: Vec<_> = (0..20_000).map(|n| stream(n * 20)).collect();
     assert_eq!(piece_words(&apart), *PIECE.end());
     let together: Vec<_> = (0..20_000).map(|_| stream(5)).collect();
     assert!(piece_words(&together) * 8 * 20_000 <= BUDGET);
+}
+
+#[test]
+fn what_small_blocks_leave_is_for_large_ones() {
+    let budget = BUDGET / 8;
+    assert_eq!(share(&mut [], 1), *PIECE.end());
+    assert_eq!(share(&mut [100, 300, 200], 3), *PIECE.end(), "all fit");
+    let mut one_large = vec![100; 2_000];
+    one_large.push(usize::MAX / 2);
+    assert_eq!(share(&mut one_large, 2_001), budget - 200_000);
+    assert_eq!(share(&mut one_large, 1), budget, "the largest alone is open at the worst");
+    assert_eq!(share(&mut vec![budget; 4_000], 4_000), budget / 4_000);
 }
