@@ -107,7 +107,8 @@ fn threads() {
     });
     for _ in 0..4_000 {
         let nameless = vec![1_u8; 5003];
-        drop(nameless);
+        // Or the compiler leaves out what nobody looks at.
+        drop(std::hint::black_box(nameless));
         let produced = track_var!(vec![1_u8; 5009]);
         drop(produced);
         sender.send(vec![1_u8; 5011]).unwrap();
