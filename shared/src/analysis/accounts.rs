@@ -68,7 +68,7 @@ impl Accounts {
         Stats { active_allocations: self.active.allocations, active_memory: self.active.memory, ..self.stats }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lived(&mut self, block: &Block, end: u64, end_stream: u32, freed_by: FreedBy) {
         let end = end.max(block.start);
         let lifetime = end - block.start;
@@ -80,26 +80,32 @@ impl Accounts {
         self.sites.lived(block.site, lifetime);
         self.lifetimes.add(lifetime, block.size);
         if self.collector.wants(freed_by) {
-            let (start, thread) = (block.start, self.owners.at(block.stream, block.start));
-            let end_thread = self.owners.at(end_stream, end);
-            let Block { address, size, site, .. } = *block;
-            self.collector.push(&Allocation {
-                start,
-                address,
-                size,
-                end,
-                site,
-                thread,
-                end_thread,
-                name,
-                freed_by,
-            });
+            self.collect(block, end, end_stream, name, freed_by);
         }
+    }
+
+    /// Adds a block to the list of single allocations.
+    #[inline(never)]
+    fn collect(&mut self, block: &Block, end: u64, end_stream: u32, name: u32, freed_by: FreedBy) {
+        let (start, thread) = (block.start, self.owners.at(block.stream, block.start));
+        let end_thread = self.owners.at(end_stream, end);
+        let Block { address, size, site, .. } = *block;
+        self.collector.push(&Allocation {
+            start,
+            address,
+            size,
+            end,
+            site,
+            thread,
+            end_thread,
+            name,
+            freed_by,
+        });
     }
 }
 
 impl Ledger for Accounts {
-    #[inline]
+    #[inline(always)]
     fn start(&mut self, block: &Block) {
         self.stats.total_allocations += 1;
         self.stats.total_allocated = self.stats.total_allocated.wrapping_add(block.size);

@@ -223,6 +223,10 @@ impl Pairing {
         if life.end.by == By::Realloc {
             ledger.realloc();
         }
+        if life.end.time < self.alone_until {
+            // Nothing can change it any more.
+            return ledger.close(&life);
+        }
         self.recent.push(life, |closed| ledger.close(closed));
     }
 

@@ -116,7 +116,13 @@ impl Table {
     #[inline]
     pub fn insert(&mut self, block: Block) -> bool {
         let Err(at) = self.find(block.address) else { return false };
-        self.slots[at] = block;
+        // One by one: what has just been written in other pieces than it is read in makes a processor wait.
+        let slot = &mut self.slots[at];
+        slot.address = block.address;
+        slot.start = block.start;
+        slot.size = block.size;
+        slot.site = block.site;
+        slot.stream = block.stream;
         self.len += 1;
         let full = if self.slots.len() < ROOMY { 2 } else { 5 };
         if self.len * 8 > self.slots.len() * full {

@@ -38,7 +38,9 @@ pub const fn gather(bytes: u32) -> Option<(u32, usize)> {
     }
     let last = ends.trailing_zeros();
     let bytes = bytes & (u32::MAX >> (31 - last));
-    let value = bytes & 0x7f | bytes >> 1 & 0x3f80 | bytes >> 2 & 0x1f_c000 | bytes >> 3 & 0xfe0_0000;
+    // Each two bytes' bits are put together, then those of the two pairs.
+    let pairs = bytes & 0x007f_007f | (bytes & 0x7f00_7f00) >> 1;
+    let value = pairs & 0x3fff | (pairs & 0x3fff_0000) >> 2;
     Some((value, last as usize / 8 + 1))
 }
 
