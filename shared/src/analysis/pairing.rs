@@ -272,10 +272,14 @@ impl Pairing {
         let (first, now) = (events[0].turn().time, event.turn().time);
         if events.len() == 1 {
             self.deadlines.push(Reverse((now + WINDOW, address)));
+        } else if events.len() > MOST_WAITING {
+            if is_one_sided(events) {
+                self.force(address, ledger);
+            } else {
+                self.settle(address, first, ledger);
+            }
         } else if now <= first + QUICK {
             self.let_all_in(address, ledger);
-        } else if events.len() > MOST_WAITING {
-            self.settle(address, first, ledger);
         }
     }
 
@@ -481,6 +485,12 @@ impl Case {
         }
         (lives, live)
     }
+}
+
+/// Whether most of these have no counterpart among them, in whatever order: no program does that, and no search helps.
+fn is_one_sided(events: &[Waiting]) -> bool {
+    let ends = events.iter().filter(|event| matches!(event, Waiting::End(_))).count();
+    ends.abs_diff(events.len() - ends) > events.len() / 2
 }
 
 /// The first event whose turn it is and that has none of its own stream before it.

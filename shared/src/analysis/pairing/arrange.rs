@@ -24,14 +24,17 @@ pub struct Turn {
 
 /// Most events that are looked at; more of one address in so short a time are not to be told apart.
 const MOST: usize = 96;
+/// So many more events make a step cost one more.
+const DEARER: usize = 16;
 /// Most states that are tried.
 const TRIES: u64 = 500;
 
 /// The order of all events that are due, as indices into `turns`, which holds each stream's events in order. Begins
 /// with a start. No event comes before one of another stream that is more than `window` older.
-/// Takes what it tries from `budget`, and finds nothing where that is used up.
+/// Takes what it tries from `budget`, and finds nothing where that is used up. A step costs the more, the more events there are.
 pub fn arrange(turns: &[Turn], window: u64, budget: &mut u64) -> Option<Vec<usize>> {
-    if turns.len() > MOST || is_hopeless(turns) {
+    let cost = 1 + (turns.len() / DEARER) as u64;
+    if turns.len() > MOST || *budget < cost || is_hopeless(turns) {
         return None;
     }
     let mut search = Search {
@@ -41,13 +44,13 @@ pub fn arrange(turns: &[Turn], window: u64, budget: &mut u64) -> Option<Vec<usiz
         placed: Vec::new(),
         order: Vec::with_capacity(turns.len()),
         dead: HashSet::default(),
-        tries: TRIES.min(*budget),
+        tries: TRIES.min(*budget / cost),
         due: turns.iter().filter(|turn| turn.due).count(),
     };
     search.placed = vec![0; search.streams.len()];
     let allowed = search.tries;
     let found = search.run();
-    *budget -= allowed - search.tries;
+    *budget -= (allowed - search.tries) * cost;
     found.then_some(search.order)
 }
 
@@ -186,8 +189,8 @@ mod tests {
         assert!(arrange(&turns(&events), 10_000).is_some());
         events[0].2 = 'E';
         assert_eq!(arrange(&turns(&events), 10_000), None);
-        let mut budget = 3;
+        let mut budget = 20;
         assert_eq!(super::arrange(&turns(&events[..94]), 10_000, &mut budget), None);
-        assert_eq!(budget, 0);
+        assert_eq!(budget, 2, "three steps, each for six");
     }
 }

@@ -384,3 +384,30 @@ fn nonsense_is_survived() {
         assert_eq!(book.starts, events.len() as u64 - ends, "no start is lost");
     }
 }
+
+/// Frees of one address that nobody allocated, by many threads at once: each is unknown, and none takes longer because of the
+/// others. (If it did, this would take hours.)
+#[test]
+fn any_number_of_unknown_ends_is_survived() {
+    let count = 200_000;
+    let events: Vec<_> = (0..count).map(|n| end(1_000_000 + n / 100, (n % 100) as u32, 0x10)).collect();
+    let (book, _) = run(&events);
+    assert_eq!((book.unknown, book.ends), (count, 0));
+}
+
+/// Starts and ends of one address by many threads in an order that no program has.
+#[test]
+fn many_events_that_do_not_work_out_are_survived() {
+    let mut random = Rng::new(77);
+    let count = 10_000;
+    let events: Vec<_> = (0..count)
+        .map(|n| {
+            let (time, stream) = (1_000_000 + n / 20, random.below(100) as u32);
+            if random.below(2) == 0 { start(time, stream, 0x10, n) } else { end(time, stream, 0x10) }
+        })
+        .collect();
+    let (book, _) = run(&events);
+    let ends = events.iter().filter(|event| matches!(event.step, Step::End { .. })).count() as u64;
+    let unseen = book.lives.iter().filter(|life| life.end.by == By::Unseen).count() as u64;
+    assert_eq!((book.ends - unseen + book.unknown, book.starts), (ends, count - ends));
+}
