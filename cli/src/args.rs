@@ -220,7 +220,7 @@ Examples:
   memscope-cli analyze memscope-program-1234 out.html the report of a recording made earlier
   LD_PRELOAD=$(memscope-cli preload-path) ./program   by hand
 
-Exit status of run: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it
+Exit status of run: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it \
 cannot be run; 125 when memscope itself failed; 2 for wrong usage.";
 
 /// What `run --help` says behind the options.
@@ -230,7 +230,7 @@ Examples:
   memscope-cli run --export html -o rec -- ./server --port 80
   memscope-cli run --quiet --export none ./program; memscope-cli report memscope-program-*
 
-Exit status: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it cannot be
+Exit status: the program's own; 128+N when signal N killed it; 127 when it cannot be found, 126 when it cannot be \
 run; 125 when memscope itself failed; 2 for wrong usage.";
 
 /// What `preload-path --help` says.

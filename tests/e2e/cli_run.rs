@@ -337,6 +337,21 @@ fn which_allocations_are_listed() {
     }
 }
 
+/// A snapshot cannot give more than it has, which is said.
+#[test]
+fn a_snapshot_has_no_more_allocations_than_it_was_given() {
+    let dir = folder();
+    let _ = cli(dir.path(), &["run", "--quiet", "-o", "rec", "--allocations", "live", "ls"]).success();
+    for (wanted, said, has) in [("all", true, "live"), ("live", false, "live"), ("none", false, "none")] {
+        let words = ["analyze", "--allocations", wanted, "rec/snapshot.json", "again.json"];
+        let ran = cli(dir.path(), &words).success();
+        let says = ran.err().contains("lists only the live allocations");
+        assert_eq!(says, said, "{wanted}: {}", ran.err());
+        let again = Snapshot::load(&dir.path().join("again.json"));
+        assert_eq!(again.processes[0].allocations_included, has);
+    }
+}
+
 /// The default: all of them up to 100,000, above that those that are live.
 #[test]
 fn which_are_listed_by_default() {

@@ -66,11 +66,19 @@ pub fn export(input: Input, plan: &Plan) -> Result<Done> {
 
 fn from_json(path: &Path, plan: &Plan) -> Result<Done> {
     let mut snapshot = input::json::read(path)?;
+    let mut remarks = Vec::new();
     if let Some(target) = plan.json {
+        remarks.extend(input::json::lacks(&snapshot, &plan.listing).map(|has| {
+            format!(
+                "{} lists {has}, and {} no more than that: analyze the recording itself for others",
+                path.display(),
+                target.display()
+            )
+        }));
         let failed = |error: &std::io::Error| Error::file(target, error);
         atomic::write(target, |out| input::json::copy(path, &mut snapshot, &plan.listing, out, failed))?;
     }
-    Ok(Done { snapshot, remarks: Vec::new() })
+    Ok(Done { snapshot, remarks })
 }
 
 fn from_traces(recording: Recording, plan: &Plan) -> Result<Done> {

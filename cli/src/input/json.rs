@@ -160,6 +160,16 @@ pub fn copy<W: Write>(
 }
 
 /// What can be listed of what is listed.
+/// What a snapshot has of single allocations, in words, where more are wanted than that.
+pub fn lacks(snapshot: &Snapshot, listing: &ListingArgs) -> Option<&'static str> {
+    let wanted = listing.allocations.map(Included::from)?;
+    let lacking = |has: &Included| narrower(*has, Some(wanted)) != wanted;
+    match snapshot.processes.iter().map(|process| process.allocations_included).find(lacking)? {
+        Included::None => Some("no single allocations"),
+        Included::Live | Included::All => Some("only the live allocations"),
+    }
+}
+
 fn narrower(has: Included, wanted: Option<Included>) -> Included {
     match (has, wanted.unwrap_or(has)) {
         (Included::None, _) | (_, Included::None) => Included::None,
