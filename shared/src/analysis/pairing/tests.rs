@@ -68,9 +68,13 @@ fn end(time: u64, stream: u32, address: u64) -> Stamped {
 
 /// Runs the events in the order of their stamps; those of one stream stay in order.
 fn run(events: &[Stamped]) -> (Book, Pairing) {
+    run_in(Pairing::new(), events)
+}
+
+fn run_in(mut pairing: Pairing, events: &[Stamped]) -> (Book, Pairing) {
     let mut sorted = events.to_vec();
     sorted.sort_by_key(|event| event.time);
-    let (mut book, mut pairing) = (Book::default(), Pairing::new());
+    let mut book = Book::default();
     for Stamped { time, stream, step } in sorted {
         match step {
             Step::Start { address, size } => {
@@ -99,6 +103,25 @@ fn plain_lives() {
     assert_eq!(pairs(&book), [(1, 0, 30)].into());
     assert_eq!(book.lives[0].lifetime(), 20);
     assert_eq!((book.bytes, book.unknown), (5, 0));
+}
+
+/// While a stream is alone its lives are closed at once, and later ones when their time has come.
+#[test]
+fn one_stream_is_what_it_is_among_many() {
+    let mut model = Model::new(5, 1, true);
+    model.run(6_000);
+    let expected = run(&model.events).0;
+    let last = model.events.iter().map(|event| event.time).max().unwrap_or_default();
+    for second in [last / 2, u64::MAX] {
+        let mut pairing = Pairing::new();
+        pairing.second_stream_at(second);
+        let (book, _) = run_in(pairing, &model.events);
+        assert!(pairs(&book) == pairs(&expected), "until {second}");
+        assert_eq!(
+            (book.starts, book.ends, book.unknown),
+            (expected.starts, expected.ends, expected.unknown)
+        );
+    }
 }
 
 #[test]
