@@ -24,7 +24,7 @@ pub unsafe extern "C-unwind" fn malloc(size: usize, sp: usize, bp: usize) -> Blo
     // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
     unsafe {
         if let Some(next) = real::next::<unsafe extern "C-unwind" fn(usize) -> Block>(Hook::Malloc)
-            && let Some(call) = Quick::begin(sp, bp)
+            && let Some(call) = Quick::begin_allocating(size, sp, bp)
         {
             return call.allocated(next(size), size);
         }

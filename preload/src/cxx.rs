@@ -65,7 +65,9 @@ unsafe fn plain(size: usize, sp: usize, bp: usize) -> Option<Block> {
     // SAFETY: the program's own arguments; `sp` and `bp` as the stub found them.
     unsafe {
         let malloc = real::next::<Malloc>(Hook::Malloc)?;
-        let Some(call) = Quick::begin(sp, bp) else { return plain_otherwise(malloc, size, sp, bp) };
+        let Some(call) = Quick::begin_allocating(size, sp, bp) else {
+            return plain_otherwise(malloc, size, sp, bp);
+        };
         let block = malloc(size.max(1));
         if block.is_null() { None } else { Some(call.allocated(block, size)) }
     }

@@ -48,6 +48,17 @@ impl Quick {
         Some(Self { state, sp, bp })
     }
 
+    /// Begins a call that is to allocate so many bytes; those of a large block are not ordinary.
+    ///
+    /// # Safety
+    /// As for [`super::Op::begin`].
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn begin_allocating(size: usize, sp: usize, bp: usize) -> Option<Self> {
+        // SAFETY: passed on.
+        if size > u32::MAX as usize { None } else { unsafe { Self::begin(sp, bp) } }
+    }
+
     /// Records that a block is about to be freed; false where [`super::Op`] is to do that, after this call is over.
     #[inline(always)]
     #[must_use]
@@ -64,7 +75,7 @@ impl Quick {
     /// The allocator has returned: records the block, or that there is none, and ends the call.
     ///
     /// # Safety
-    /// The block is what the allocator has returned.
+    /// The block is what the allocator has returned, and the call was begun by [`Quick::begin_allocating`] for this size.
     #[inline(always)]
     #[must_use]
     pub unsafe fn allocated(self, block: *mut c_void, size: usize) -> *mut c_void {
@@ -72,7 +83,7 @@ impl Quick {
         let stamp = clock::tsc();
         // SAFETY: we hold the guard of our own state; `sp` and `bp` are the hook's caller's.
         unsafe {
-            if block.is_null() || size > u32::MAX as usize || ThreadState::is_due(state) {
+            if block.is_null() || ThreadState::is_due(state) {
                 forget(self);
                 return allocated_otherwise(state, sp, bp, block, size, stamp);
             }

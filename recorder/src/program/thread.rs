@@ -20,12 +20,17 @@ const SLACK: usize = 64;
 /// last, and stores to them would pile up behind one line after the other.
 const AHEAD: usize = 32;
 
-/// Begins to fetch a cache line that will be written soon.
+/// Begins to fetch the cache line that will be written soon, [`AHEAD`] of this place.
 #[inline(always)]
-fn fetch_to_write(place: *const u64) {
+fn fetch_ahead_of(place: *const u64) {
     // SAFETY: a hint to the processor, which ignores addresses where nothing is; all that have 64 bits know it.
     unsafe {
-        core::arch::asm!("prefetchw [{}]", in(reg) place, options(readonly, nostack, preserves_flags));
+        core::arch::asm!(
+            "prefetchw [{} + {}]",
+            in(reg) place,
+            const AHEAD * 8,
+            options(readonly, nostack, preserves_flags)
+        );
     }
 }
 
@@ -219,7 +224,7 @@ impl ThreadState {
         // comes last: other processors and the program's death both see whole records only.
         unsafe {
             let at = cursor as *mut u64;
-            fetch_to_write(at.wrapping_add(AHEAD));
+            fetch_ahead_of(at);
             writes(at, N);
             for (k, word) in words.into_iter().enumerate() {
                 at.add(k).write(word);

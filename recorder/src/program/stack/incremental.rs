@@ -141,7 +141,8 @@ fn interned(trie: &Trie, root: u32, outer: Outer, key: u64, emit: &mut impl Emit
 pub struct Miss(*const Word);
 
 impl Stack {
-    /// The id of the stack, if it can be told from the memo's first entry for the caller; else how far that led.
+    /// The id of the stack, if it is the recorded one or the memo's first entry for the caller can tell it; else how far that
+    /// led.
     ///
     /// # Safety
     /// `pc`, `sp` and `bp` must be the state of the frame that called a hook of this thread that has not returned.
@@ -153,6 +154,12 @@ impl Stack {
         }
         // SAFETY: there is storage since the generation began; the caller's state is this thread's now.
         unsafe {
+            // A loop calls from where it called before: the walk would join at its first frame, so nothing else is looked up.
+            let last = &*self.innermost();
+            if last.is_of(pc, sp, bp) && self.hold(last) {
+                self.gain.recalled = 1;
+                return Ok(last.id);
+            }
             let entry = self.memo().entry(Table::begin(pc, sp));
             if !entry.is_of(pc, sp, bp) {
                 return Err(other);

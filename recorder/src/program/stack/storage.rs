@@ -20,6 +20,7 @@ use crate::sys::memory;
 use core::mem::size_of;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{Ordering, compiler_fence};
+use memscope_shared::record::{head, kind};
 
 /// Frames that the first mapping has room for.
 const FIRST: usize = 1024;
@@ -103,6 +104,16 @@ impl Recorded {
             Some(bp) => Self { key, sp, bp, id, words: words as u32 | NEEDS_BP },
             None => Self { key, sp, bp: 0, id, words: words as u32 },
         }
+    }
+
+    /// Whether this is the frame of a hook's caller with this pc, rsp and, if it matters, rbp. The sentinel is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(&self, pc: usize, sp: usize, bp: usize) -> bool {
+        // All ones where rbp is needed: the topmost bit says so.
+        let bp_mask = (self.words as i32 >> 31) as usize;
+        // No pc reaches into the kind's bits.
+        self.sp == sp && self.key ^ pc as u64 == head(kind::NODE, 0) && bp & bp_mask == self.bp
     }
 
     /// Number of words of this frame and all outer ones.
