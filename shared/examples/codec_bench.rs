@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         "stream", "events", "B/event", "encode M/s", "decode M/s", "rows M/s"
     );
     if files.is_empty() {
-        for (name, rows) in [("churn", churn(0)), ("nested", nested()), ("handed on", churn(1))] {
+        for (name, rows) in
+            [("loop", plain_loop()), ("churn", churn(0)), ("nested", nested()), ("handed on", churn(1))]
+        {
             measure(name, &rows, block, unit);
         }
     }
@@ -161,6 +163,18 @@ impl Heap {
 
 fn push_alloc(rows: &mut Vec<u64>, address: u64, stamp: u64, stack: u64, size: u64) {
     rows.extend([head(kind::ALLOC, address), stamp, stack << 32 | size]);
+}
+
+/// A loop that takes a block and gives it back.
+fn plain_loop() -> Vec<u64> {
+    let (mut rng, mut stamp, mut rows) = (Rng(521_288_629), 1 << 45, Vec::new());
+    for _ in 0..EVENTS / 2 {
+        stamp += rng.gap();
+        push_alloc(&mut rows, 0x5555_5560_0040, stamp, 20, 32);
+        stamp += rng.gap();
+        rows.extend([head(kind::FREE, 0x5555_5560_0040), stamp]);
+    }
+    rows
 }
 
 /// Random slots are freed and filled again. With `foreign`, another thread made what is freed.
