@@ -87,6 +87,20 @@ impl Column {
         }
     }
 
+    /// Appends a number if it takes one byte, and there is room for that: for columns where nearly all do.
+    #[inline(always)]
+    #[must_use]
+    pub fn put_byte(&mut self, value: u64) -> bool {
+        if value < 0x80
+            && let Some(place) = self.bytes.get_mut(self.len as usize)
+        {
+            *place = value as u8;
+            self.len += 1;
+            return true;
+        }
+        false
+    }
+
     /// Appends a number.
     #[inline(always)]
     pub fn put(&mut self, value: u64) {
@@ -95,9 +109,10 @@ impl Column {
             && let Some(room) = self.bytes.get_mut(len..len + 2)
         {
             // One or two bytes, without a branch between them.
-            let two = u16::from(value > 0x7f);
-            let (low, high) = (value as u16 & 0x7f, value as u16 >> 7);
-            room.copy_from_slice(&(low | two << 7 | high << 8).to_le_bytes());
+            let high = value as u16 & 0x3f80;
+            let two = u16::from(high != 0);
+            // The upper seven bits move by one.
+            room.copy_from_slice(&((value as u16 + high) | two << 7).to_le_bytes());
             self.len += 1 + u32::from(two);
         } else {
             self.put_long(value);

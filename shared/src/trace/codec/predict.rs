@@ -145,6 +145,15 @@ impl<const TAGS: bool> Freed<TAGS> {
         Some(address)
     }
 
+    /// Whether the newest block of the list is this one.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_newest(&self, class: usize, address: u64) -> bool {
+        let Some(&ends) = self.ends.get(class) else { return false };
+        let newest = self.addresses.as_chunks::<DEPTH>().0.get(class).map(|ring| ring[ends.slot(0)]);
+        ends.len > 0 && newest == Some(address)
+    }
+
     /// Takes the newest block off the list if it is this one.
     pub fn take_back(&mut self, class: usize, address: u64) {
         let Some((ring, ends)) = self.ring(class) else { return };
@@ -197,6 +206,13 @@ impl Allocation {
     #[must_use]
     pub const fn new(address: u64, class: usize) -> Self {
         Self(address << Self::CLASS_BITS | (class % CLASSES) as u64)
+    }
+
+    /// Whether nothing of the address is lost.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(address: u64) -> bool {
+        address >> (u64::BITS - Self::CLASS_BITS) == 0
     }
 
     /// Its address.

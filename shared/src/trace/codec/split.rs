@@ -4,7 +4,7 @@ use super::columns::{Columns, column};
 use super::op;
 use super::predict::{Allocation, Freed, Index, UNNAMED, class, units};
 use super::varint::zigzag;
-use crate::record::{kind, kind_of, length, operand};
+use crate::record::{head, kind, kind_of, length, operand};
 
 /// Records that are looked ahead.
 const WARM: u32 = 16;
@@ -70,6 +70,8 @@ struct Unit {
     /// Just above 2^(64 + shift) / length.
     reciprocal: u64,
     shift: u32,
+    /// Its topmost bit is set where that is no way to divide: by 1.
+    whole: u64,
 }
 
 impl Unit {
@@ -78,7 +80,8 @@ impl Unit {
         // The least one with 2^(shift + 1) >= length.
         let shift = (u64::BITS - (length - 1).leading_zeros()).saturating_sub(1);
         let reciprocal = (1_u128 << (64 + shift)) / u128::from(length) + 1;
-        Self { length, reciprocal: reciprocal as u64, shift }
+        let whole = if length == 1 { 1 << 63 } else { 0 };
+        Self { length, reciprocal: reciprocal as u64, shift, whole }
     }
 
     /// `stamp` in units, rounded down.
@@ -87,10 +90,7 @@ impl Unit {
     /// below 2^63 is too large by less than 2^(64 + shift) / length: less than what is missing to the next multiple.
     #[inline(always)]
     fn count(&self, stamp: u64) -> u64 {
-        if self.length == 1 {
-            return stamp;
-        }
-        if stamp >> 63 != 0 {
+        if (stamp | self.whole) >> 63 != 0 {
             return stamp / self.length;
         }
         ((u128::from(stamp) * u128::from(self.reciprocal)) >> 64) as u64 >> self.shift
@@ -104,10 +104,8 @@ struct Times {
     last: u64,
 }
 
-impl Default for Times {
-    fn default() -> Self {
-        Self { first: u64::MAX, last: 0 }
-    }
+impl Times {
+    const NONE: Self = Self { first: u64::MAX, last: 0 };
 }
 
 impl Default for Splitter {
@@ -155,22 +153,31 @@ impl Splitter {
     pub fn take(&mut self, rows: &[u64], summary: &mut Summary) -> usize {
         let room = super::MAX_BLOCK_WORDS.saturating_sub(summary.words);
         let (mut rest, mut records) = (rows, 0);
-        let mut times = Times::default();
+        let mut times = Times::NONE;
         while let Some(&w0) = rest.first()
             && rows.len() - rest.len() < room
-            && let Some(words) = {
-                if records % WARM == 0 && core::mem::take(&mut self.searched) {
-                    self.warm(rest);
-                }
-                self.record(w0, rest, &mut times)
-            }
         {
+            if records % WARM == 0 && core::mem::take(&mut self.searched) {
+                self.warm(rest);
+            }
+            if let &[w0, started, w2, w3, ended, ..] = rest
+                && kind_of(w0) == kind::ALLOC
+                && w3 == head(kind::FREE, operand(w0))
+                && Allocation::holds(operand(w0))
+            {
+                self.short_lived(operand(w0), w2, [started, ended], &mut times);
+                rest = &rest[5..];
+                records += 2;
+                continue;
+            }
+            let Some(words) = self.record(w0, rest, &mut times) else { break };
             rest = &rest[words..];
             records += 1;
         }
         let taken = rows.len() - rest.len();
         summary.records += records;
         summary.words += taken;
+        times.last = times.last.max(self.state.time);
         if times.first <= times.last {
             summary.first_stamp = summary.first_stamp.min(times.first.wrapping_mul(self.unit.length));
             summary.last_stamp = summary.last_stamp.max(times.last.wrapping_mul(self.unit.length));
@@ -189,6 +196,28 @@ impl Splitter {
             at += usize::from(kind_of(w0) & 7);
         }
         std::hint::black_box(sum);
+    }
+
+    /// Takes an allocation and the free right behind it, which needs no index to be found.
+    #[inline(always)]
+    fn short_lived(&mut self, address: u64, w2: u64, stamps: [u64; 2], times: &mut Times) {
+        let size = u64::from(w2 as u32);
+        let units = units(size);
+        let class = class(units);
+        let number = self.allocations.len() as u32;
+        if self.freed.is_newest(class, address) {
+            // Taken off its list and put back.
+            self.op(op::ALLOC_HIT);
+        } else {
+            self.start_at(op::ALLOC_MISS, op::ALLOC_HIT, address, class, units);
+            self.freed.push(class, address);
+        }
+        self.allocations.push(Allocation::new(address, class));
+        self.size_and_stack(size, w2);
+        self.time(column::START_TIME, stamps[0], times);
+        self.end_op(op::FREE, op::FREE_NEAR, number);
+        (self.state.ended, self.state.ended_class) = (address, class);
+        self.time(column::END_TIME, stamps[1], times);
     }
 
     /// Takes the record that starts `rest`; gives its words.
@@ -277,13 +306,21 @@ impl Splitter {
         }
     }
 
+    /// Notes a record's time. The last one is among the highest if time goes on, so that is asked only where it goes back.
     #[inline(always)]
     fn time(&mut self, column: usize, stamp: u64, times: &mut Times) {
         let time = self.unit.count(stamp);
-        self.put(column, time.wrapping_sub(self.state.time));
-        self.state.time = time;
-        times.first = times.first.min(time);
-        times.last = times.last.max(time);
+        let before = core::mem::replace(&mut self.state.time, time);
+        let passed = time.wrapping_sub(before);
+        if !self.columns[column].put_byte(passed) {
+            self.columns[column].put(passed);
+            if time < before {
+                times.last = times.last.max(before);
+            }
+        }
+        if time < times.first {
+            times.first = time;
+        }
     }
 
     /// A block ends: by the number of its allocation where that is known.
@@ -309,6 +346,14 @@ impl Splitter {
 
     #[inline(always)]
     fn end_named(&mut self, base: u8, near: u8, number: u32, address: u64) {
+        self.end_op(base, near, number);
+        self.state.ended_class = self.allocations[number as usize].class();
+        self.freed.push(self.state.ended_class, address);
+    }
+
+    /// The block of this allocation ends.
+    #[inline(always)]
+    fn end_op(&mut self, base: u8, near: u8, number: u32) {
         let ago = self.allocations.len() - 1 - number as usize;
         let step = i64::from(number) - i64::from(self.state.ended_number);
         if step == 1 {
@@ -325,8 +370,6 @@ impl Splitter {
             self.put(column::AGO, ago as u64);
         }
         self.state.ended_number = number;
-        self.state.ended_class = self.allocations[number as usize].class();
-        self.freed.push(self.state.ended_class, address);
     }
 
     fn end_unnamed(&mut self, base: u8, address: u64) {
@@ -354,12 +397,18 @@ impl Splitter {
         let size = u64::from(w2 as u32);
         let units = units(size);
         let class = class(units);
+        self.start_at(base, hit, address, class, units);
+        self.allocated(address, class, w2, size);
+    }
+
+    /// Where a block starts.
+    #[inline(always)]
+    fn start_at(&mut self, base: u8, hit: u8, address: u64, class: usize, units: u64) {
         if let Some(age) = self.freed.find(class, address) {
             self.op(hit + age);
         } else {
             self.start_missed(base, address, units);
         }
-        self.allocated(address, class, w2, size);
     }
 
     /// A block starts that no freed block of its class was at.
@@ -402,6 +451,12 @@ impl Splitter {
     fn allocated(&mut self, address: u64, class: usize, w2: u64, size: u64) {
         self.index.insert(address, self.allocations.len() as u32);
         self.allocations.push(Allocation::new(address, class));
+        self.size_and_stack(size, w2);
+    }
+
+    /// A block's size, and the stack that is in its third word.
+    #[inline(always)]
+    fn size_and_stack(&mut self, size: u64, w2: u64) {
         self.put(column::SIZE, size);
         let stack = (w2 >> 32) as u32;
         self.put(column::STACK, zigzag(i64::from(stack) - i64::from(self.state.stack)));
