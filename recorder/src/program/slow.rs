@@ -153,7 +153,7 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
     if seal::forbids() {
         return acquire_sealed(process);
     }
-    let (mut progress, mut before, mut waited) = (process.writer.returns(process), time::monotonic_ns(), 0);
+    let (mut progress, mut waited) = (process.writer.returns(process), 0);
     loop {
         let seen = process.writer.returns(process);
         process.writer.collect(process);
@@ -166,11 +166,11 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
         if process.writer.write_if_nobody_does(process) {
             continue;
         }
+        let before = time::monotonic_ns();
         process.writer.wait(process, seen);
         let (now, returns) = (time::monotonic_ns(), process.writer.returns(process));
         // A program that was stopped meanwhile has not waited all that time, nor could anybody write.
         waited += (now - before).min(2 * LOOK_AGAIN.as_nanos() as u64);
-        before = now;
         if returns != progress {
             (progress, waited) = (returns, 0);
         } else if waited > PATIENCE.as_nanos() as u64 {
