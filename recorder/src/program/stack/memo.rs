@@ -177,7 +177,13 @@ impl Memo {
                 if !Word::holds(word.add(1)) {
                     return word.add(1);
                 }
-                word = word.add(2);
+                if !Word::holds(word.add(2)) {
+                    return word.add(2);
+                }
+                if !Word::holds(word.add(3)) {
+                    return word.add(3);
+                }
+                word = word.add(4);
             }
         }
     }
