@@ -12,6 +12,11 @@ use crate::record::{Records, kind, kind_of};
 pub trait Compress {
     /// Appends a zstd frame that holds `src` to `dst`; false where it could not.
     fn compress(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool;
+
+    /// The same for what hardly repeats itself, but is of few different bytes: codes for these are all that is to be gained.
+    fn compress_noise(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
+        self.compress(src, dst)
+    }
 }
 
 /// No compression: what is encoded is stored as it is.

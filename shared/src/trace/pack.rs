@@ -4,9 +4,13 @@ use std::fmt;
 use std::io::Cursor;
 
 use super::encode::Compress;
+use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 /// Level at which columns are compressed.
 pub const LEVEL: i32 = 1;
+
+/// That of columns that hardly repeat themselves: few places are looked at. What is found is coded by frequency all the same.
+pub const NOISE_LEVEL: i32 = -100;
 
 /// [`Compress`] by the `zstd` crate.
 pub struct Zstd(zstd::bulk::Compressor<'static>);
@@ -25,12 +29,27 @@ impl fmt::Debug for Zstd {
     }
 }
 
-impl Compress for Zstd {
-    fn compress(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
+impl Zstd {
+    fn pack(&mut self, src: &[u8], dst: &mut Vec<u8>, level: i32, codes: ParamSwitch) -> bool {
+        let set = self.0.set_compression_level(level).is_ok()
+            && self.0.set_parameter(CParameter::LiteralCompressionMode(codes)).is_ok();
+        if !set {
+            return false;
+        }
         let start = dst.len();
         dst.reserve(zstd::zstd_safe::compress_bound(src.len()));
         let mut cursor = Cursor::new(&mut *dst);
         cursor.set_position(start as u64);
         self.0.compress_to_buffer(src, &mut cursor).is_ok()
+    }
+}
+
+impl Compress for Zstd {
+    fn compress(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
+        self.pack(src, dst, LEVEL, ParamSwitch::Auto)
+    }
+
+    fn compress_noise(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
+        self.pack(src, dst, NOISE_LEVEL, ParamSwitch::Enable)
     }
 }

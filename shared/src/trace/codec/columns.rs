@@ -42,6 +42,9 @@ pub mod column {
     pub const COUNT: usize = 14;
 }
 
+/// Columns in which looking for repetitions costs much and finds little.
+const NOISE: [usize; 4] = [column::FREE, column::MISS, column::START_TIME, column::END_TIME];
+
 /// Shorter columns are not worth compressing.
 const MIN_COMPRESSED: usize = 24;
 
@@ -213,11 +216,17 @@ pub fn write<C: Compress + ?Sized>(
     out: &mut Vec<u8>,
 ) {
     packed.clear();
-    for column in columns.iter().map(Column::as_slice) {
+    for (number, column) in columns.iter().map(Column::as_slice).enumerate() {
         let start = packed.len();
-        let shrunk = column.len() >= MIN_COMPRESSED
-            && compress.compress(column, packed)
-            && packed.len().wrapping_sub(start) < column.len();
+        let mut compressed = || {
+            if NOISE.contains(&number) {
+                compress.compress_noise(column, packed)
+            } else {
+                compress.compress(column, packed)
+            }
+        };
+        let shrunk =
+            column.len() >= MIN_COMPRESSED && compressed() && packed.len().wrapping_sub(start) < column.len();
         if !shrunk {
             packed.truncate(start);
             packed.extend_from_slice(column);
