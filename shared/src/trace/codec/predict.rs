@@ -200,19 +200,14 @@ pub struct Allocation(u64);
 
 impl Allocation {
     const CLASS_BITS: u32 = CLASSES.ilog2();
+    /// Bits of an address that are kept.
+    pub const ADDRESS_BITS: u32 = u64::BITS - Self::CLASS_BITS;
 
     /// Packs the two.
     #[inline(always)]
     #[must_use]
     pub const fn new(address: u64, class: usize) -> Self {
         Self(address << Self::CLASS_BITS | (class % CLASSES) as u64)
-    }
-
-    /// Whether nothing of the address is lost.
-    #[inline(always)]
-    #[must_use]
-    pub const fn holds(address: u64) -> bool {
-        address >> (u64::BITS - Self::CLASS_BITS) == 0
     }
 
     /// Its address.

@@ -161,9 +161,9 @@ impl Splitter {
                 self.warm(rest);
             }
             if let &[w0, started, w2, w3, ended, ..] = rest
-                && kind_of(w0) == kind::ALLOC
-                && w3 == head(kind::FREE, operand(w0))
-                && Allocation::holds(operand(w0))
+                // Of one kind, with an address of which nothing is lost; and the other kind with the same address.
+                && w0 >> Allocation::ADDRESS_BITS == head(kind::ALLOC, 0) >> Allocation::ADDRESS_BITS
+                && w3 == w0 ^ head(kind::ALLOC ^ kind::FREE, 0)
             {
                 self.short_lived(operand(w0), w2, [started, ended], &mut times);
                 rest = &rest[5..];
