@@ -58,14 +58,16 @@ impl Op {
     #[inline(always)]
     pub fn allocated(&self, address: usize, size: usize) {
         // SAFETY: we hold the guard of our own state.
-        unsafe { self.start(kind::ALLOC, kind::ALLOC_LARGE, address, size) }
+        unsafe { self.start(kind::ALLOC, kind::ALLOC_LARGE, address, size, clock::stamp()) }
     }
 
-    /// `realloc` has returned a block.
+    /// `realloc` has returned a block. Where it is at the `old` address, nobody else can have owned that in between, and the
+    /// stamp of [`Op::reallocating`] serves both of its records.
     #[inline(always)]
-    pub fn reallocated(&self, address: usize, size: usize) {
+    pub fn reallocated(&self, old: usize, address: usize, size: usize, begun: u64) {
+        let stamp = if address == old { begun } else { clock::stamp() };
         // SAFETY: we hold the guard of our own state.
-        unsafe { self.start(kind::REALLOC_MOVED, kind::REALLOC_MOVED_LARGE, address, size) }
+        unsafe { self.start(kind::REALLOC_MOVED, kind::REALLOC_MOVED_LARGE, address, size, stamp) }
     }
 
     /// A block is about to be freed.
@@ -75,7 +77,8 @@ impl Op {
         unsafe { self.short(kind::FREE, address, clock::stamp()) }
     }
 
-    /// A block is about to be reallocated. Returns the stamp, for [`Op::realloc_freed`].
+    /// A block is about to be reallocated. Returns the stamp, for [`Op::reallocated`] and
+    /// [`Op::realloc_freed`].
     #[inline(always)]
     #[must_use]
     pub fn reallocating(&self, address: usize) -> u64 {
@@ -151,8 +154,7 @@ impl Op {
     }
 
     #[inline(always)]
-    unsafe fn start(&self, small: u8, large: u8, address: usize, size: usize) {
-        let stamp = clock::stamp();
+    unsafe fn start(&self, small: u8, large: u8, address: usize, size: usize, stamp: u64) {
         let entry = Entry { sp: self.sp, bp: self.bp };
         // SAFETY: as above; `sp` and `bp` are the hook's caller's.
         unsafe {
