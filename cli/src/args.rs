@@ -198,6 +198,7 @@ fn usage_error(error: &clap::Error, runs: bool) -> Error {
     let usage = Error::usage("wrong usage", why);
     match tip {
         Some(tip) => usage.remedy(tip),
+        None if error.kind() == ErrorKind::InvalidSubcommand => usage.remedy(COMMANDS),
         None if unknown && runs => usage.remedy(OPTIONS),
         None if unknown => usage.remedy(PATHS),
         None => usage.remedy(HELP),
@@ -205,6 +206,9 @@ fn usage_error(error: &clap::Error, runs: bool) -> Error {
 }
 
 const HELP: &str = "`memscope-cli --help` and `memscope-cli COMMAND --help` say how";
+
+const COMMANDS: &str =
+    "to record a program: `memscope-cli run PROGRAM`; `memscope-cli --help` lists the commands";
 
 const OPTIONS: &str =
     "our options come before the program to run, its own behind it; `memscope-cli COMMAND --help` lists ours";

@@ -8,6 +8,8 @@
 //! * of a function of the standard libraries, in a namespace of [`NAMESPACES`], the C++ return type and
 //!   parameters left aside. Of `<Type as Trait>::f` the type counts; where it has no path (`T`, `[u8]`,
 //!   `&str`), the trait. Or
+//! * whose source is one of the standard libraries' ([`SOURCES`]): debug information names inlined functions without their
+//!   namespace. Or
 //! * of an allocation wrapper or a start function by one of the names in [`WRAPPERS`].
 
 use memscope_shared::model::{Stack, StackFrame};
@@ -44,6 +46,15 @@ const NAMESPACES: [&str; 9] = [
     "__rustc",
     "__rust_",
     "operator new",
+];
+
+/// Parts of the paths of standard libraries' sources, first and then: of libstdc++, libc++, and Rust's library as it was compiled
+/// and as `rust-src` has it.
+const SOURCES: [(&str, &str); 4] = [
+    ("/include/", "c++/"),
+    ("/libcxx/", "include/"),
+    ("/rustc/", "/library/"),
+    ("/rustlib/src/", "rust/library/"),
 ];
 
 /// Functions that allocate for their caller, and those that come before `main`.
@@ -107,7 +118,13 @@ pub fn telling(stack: &Stack, frames: &[StackFrame], plumbing: &[bool]) -> Optio
 
 /// Whether a frame is plumbing, by the rule above.
 pub fn is_plumbing(frame: &StackFrame) -> bool {
-    frame.module.as_deref().is_some_and(in_runtime) || frame.function.as_deref().is_some_and(is_standard)
+    frame.module.as_deref().is_some_and(in_runtime)
+        || frame.function.as_deref().is_some_and(is_standard)
+        || frame.file.as_deref().is_some_and(in_standard_source)
+}
+
+fn in_standard_source(file: &str) -> bool {
+    SOURCES.iter().any(|(first, then)| file.split_once(first).is_some_and(|(_, rest)| rest.contains(then)))
 }
 
 fn in_runtime(module: &str) -> bool {
@@ -230,6 +247,23 @@ mod tests {
         assert!(inside("libstdc++.so.6.0.30"));
         assert!(!inside("/home/libc.so/app"));
         assert!(!inside("/usr/lib/libcrypto.so.3"));
+    }
+
+    #[test]
+    fn standard_sources_are_plumbing_whatever_the_function_is_called() {
+        let from = |file: &str| {
+            let function = Some("_M_realloc_insert<main()::<lambda()> >".to_owned());
+            is_plumbing(&StackFrame { function, file: Some(file.to_owned()), ..StackFrame::default() })
+        };
+        assert!(from("/usr/include/c++/12/bits/vector.tcc"));
+        assert!(from("/usr/lib/llvm-14/include/c++/v1/vector"));
+        assert!(from("/rustc/59807616e1fa2540724bfbac14d7976d7e4a3860/library/alloc/src/slice.rs"));
+        assert!(from(
+            "/home/me/.rustup/toolchains/stable/lib/rustlib/src/rust/library/core/src/ops/function.rs"
+        ));
+        assert!(!from("/home/me/c++/include/vector.h"));
+        assert!(!from("/rustc/0123/compiler/rustc_middle/src/ty.rs"));
+        assert!(!from("/home/me/library/rustc/vector.rs"));
     }
 
     #[test]

@@ -109,7 +109,10 @@ fn wrong_usage_is_one_line_and_status_2() {
     assert!(error("").contains("no command was given"));
     assert!(error("run --bogus ls").contains("--bogus"));
     assert!(error("run --export xml ls").contains("xml"));
-    assert!(error("frobnicate").contains("frobnicate"));
+    assert!(
+        error("frobnicate").contains("frobnicate")
+            && error("frobnicate").contains("memscope-cli run PROGRAM")
+    );
     assert!(error("analyze x").contains("<OUTPUT>"));
     assert!(error("report").contains("<INPUT>"));
     assert!(error("run --quiet --").contains("no program to run was given"));

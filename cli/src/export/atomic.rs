@@ -16,7 +16,13 @@ pub fn write<T>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> Result<T>,
 ) -> Result<T> {
-    let failed = |error: &io::Error| Error::file(path, error);
+    let failed = |error: &io::Error| match directory_of(path) {
+        directory if error.kind() == io::ErrorKind::NotFound && !directory.exists() => {
+            Error::failed(directory.display(), "there is no such directory")
+                .remedy("make it, or name another one")
+        }
+        _ => Error::file(path, error),
+    };
     let target = follow_link(path);
     let mut file = create(&target).map_err(|error| failed(&error))?;
     let mut out = BufWriter::with_capacity(1 << 18, &mut file);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use memscope_shared::model::{
     AllocationInfo, End, FreedBy, HistogramBucket, Included, Module, Process, SCHEMA_VERSION, SiteStats,
@@ -202,8 +203,10 @@ fn a_link_stays_a_link() {
 #[test]
 fn what_cannot_be_written_is_said() {
     let root = tempfile::tempdir().expect("a directory");
-    for path in [root.path().join("no/such/out.json"), root.path().to_owned()] {
-        let error = atomic::write(&path, |_| Ok(())).expect_err("refused");
-        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
-    }
+    let said = |path: &Path| atomic::write(path, |_| Ok(())).expect_err("refused").to_string();
+    let missing = root.path().join("no/such");
+    let error = said(&missing.join("out.json"));
+    assert!(error.contains(&format!("{}: there is no such directory", missing.display())), "{error}");
+    let error = said(root.path());
+    assert!(error.contains(&root.path().display().to_string()), "{error}");
 }

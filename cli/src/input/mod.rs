@@ -40,6 +40,10 @@ impl Input {
         if begins_as_a_trace(&head) {
             return Recording::open(path).map(Self::Traces).map_err(|error| unreadable(&error));
         }
+        if head.trim_ascii_start().starts_with(b"<") {
+            return Err(Error::failed(path.display(), "it is a page, which cannot be read again")
+                .remedy("give the recording's directory or its snapshot.json"));
+        }
         Err(Error::failed(path.display(), "it is neither a snapshot JSON nor a trace")
             .remedy("give one of these, or a recording directory"))
     }

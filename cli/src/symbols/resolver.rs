@@ -8,6 +8,7 @@ use blazesym::symbolize::source::{Elf, Source as Symbols};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 
 use super::file::{DEBUG_DIRECTORIES, ModuleFile, Source, Unusable};
+use super::mangled;
 
 /// Addresses given to the library at once: enough to share its work, and a bar that moves.
 const BATCH: usize = 16_384;
@@ -189,6 +190,8 @@ fn places_of(symbol: &Sym<'_>, strings: &mut HashSet<Rc<str>>) -> Vec<Named> {
 }
 
 fn named(name: &str, code: Option<&CodeInfo<'_>>, strings: &mut HashSet<Rc<str>>) -> Named {
+    let readable = mangled::without_signature(name);
+    let name = readable.as_deref().unwrap_or(name);
     let mut named = Named { function: shared(strings, name), ..Named::default() };
     if let Some(code) = code {
         named.file = shared(strings, &code.to_path().to_string_lossy());

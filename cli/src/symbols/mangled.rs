@@ -1,0 +1,57 @@
+//! C++ names that cannot be demangled to their end.
+//!
+//! GCC writes some return types and parameters in a way that demanglers do not all accept: those of `std::make_shared`, with
+//! its `enable_if<!is_array<T>::value>`, are the commonest. But the function's own name with its template arguments comes
+//! first, and that is what a reader looks for.
+
+use cpp_demangle::{DemangleOptions, Symbol};
+
+/// Names that are longer stay as they are: each end that is tried costs a parse.
+const LONGEST: usize = 4096;
+/// Most ends that are tried.
+const TRIES: usize = 64;
+
+/// Name and template arguments of a function whose mangled name as a whole cannot be read.
+///
+/// Template arguments end in `E`. Up to the last one behind which `vv` ("returns nothing, takes nothing") makes a
+/// whole name, the name is taken as it is.
+pub fn without_signature(mangled: &str) -> Option<String> {
+    if !mangled.starts_with("_Z") || mangled.len() > LONGEST || !mangled.is_ascii() {
+        return None;
+    }
+    let ends = mangled.match_indices('E').map(|(at, _)| at + 1).rev();
+    ends.take(TRIES).find_map(|end| demangled(&format!("{}vv", &mangled[..end])))
+}
+
+fn demangled(name: &str) -> Option<String> {
+    let options = DemangleOptions::new().no_params().no_return_type();
+    let name = Symbol::new(name).ok()?.demangle_with_options(&options).ok()?;
+    // What an empty pack of arguments leaves.
+    Some(name.replace(", >", ">"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_the_part_that_cannot_be_read_is_the_name() {
+        let make_shared = "_ZSt11make_sharedI4NodeJEESt10shared_ptrINSt9enable_ifIXntsrSt8is_arrayIT_E5valueES4_E4typeEEDpOT0_";
+        assert!(Symbol::new(make_shared).is_err(), "then this module has no use any more");
+        assert_eq!(without_signature(make_shared).as_deref(), Some("std::make_shared<Node>"));
+        let nested =
+            "_ZN3app4makeISt6vectorIiSaIiEEJRKiEEENSt9enable_ifIXntsrSt8is_arrayIT_E5valueES7_E4typeEDpOT0_";
+        assert_eq!(
+            without_signature(nested).as_deref(),
+            Some("app::make<std::vector<int, std::allocator<int> >, int const&>")
+        );
+    }
+
+    #[test]
+    fn other_names_stay() {
+        for name in ["main", "", "_Z", "_ZE", "_ZEEEEEE", "_Znonsense", "EEE", "_ZN3a\u{e4}E"] {
+            assert_eq!(without_signature(name), None, "{name}");
+        }
+        assert_eq!(without_signature(&format!("_Z{}", "E".repeat(100_000))), None);
+    }
+}
