@@ -312,6 +312,39 @@ fn little_stack_left() {
     assert_eq!(process.sized(10039).len(), 1_000);
 }
 
+/// What a hook takes of the stack on top of the function that it stands for, in bytes at the most: ARCHITECTURE.md says it, too.
+const HOOKS_STACK: usize = 3584;
+
+/// What each call in `programs/c/stack_need.c` takes of the stack.
+fn stack_needs(ran: &Ran) -> Vec<(String, usize)> {
+    let need = |line: &str| {
+        let (name, bytes) = line.split_once(' ')?;
+        Some((name.to_owned(), bytes.parse().ok()?))
+    };
+    ran.out().lines().map(|line| need(line).unwrap_or_else(|| panic!("{line}"))).collect()
+}
+
+/// What is deep runs on a stack of its own: a forked child's first call too.
+#[test]
+fn what_hooks_take_of_the_stack() {
+    let program = program::c("stack_need", &["-pthread", "-Wl,-z,now"]);
+    let native = stack_needs(&Cmd::new([&program]).run().success());
+    assert_eq!(native.len(), 13);
+    for option in ["--quiet", "--no-thread"] {
+        let recorded = Record::new([&program]).option(option).success();
+        let needs = stack_needs(&recorded.ran);
+        for ((name, need), (_, natively)) in needs.iter().zip(&native) {
+            assert!(*need <= natively + HOOKS_STACK, "{option} {name}: {need}, natively {natively}");
+        }
+        assert_eq!(needs.len(), native.len());
+    }
+    let recorded = Record::new([program.as_os_str(), "first".as_ref(), "4096".as_ref()]).success();
+    assert!(stack_needs(&recorded.ran)[0].1 <= 4096);
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete && snapshot.processes.len() == 2, "{:?}", snapshot.incomplete_reason);
+    assert_eq!(snapshot.processes[1].stats.total_allocations, 6);
+}
+
 /// A script run in a mount namespace of its own.
 fn in_own_mounts(script: &str) -> Cmd {
     Cmd::new(["unshare", "-m", "sh", "-ec", script])

@@ -6,7 +6,8 @@ use super::thread::ThreadState;
 use super::tls;
 use crate::process::{self, Phase, Process};
 use crate::sync::atomic::Ordering;
-use crate::sys::{process as os, seal};
+use crate::sys::signal::Blocked;
+use crate::sys::{own_stack, process as os, seal};
 use crate::{clock, start};
 use memscope_shared::record::{head, kind, thread_operand};
 
@@ -22,35 +23,30 @@ const MAX_NESTING: usize = 16;
 #[inline(never)]
 #[must_use]
 pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut ThreadState, usize)> {
-    if word == 0 {
-        let process = process::get()?;
-        if seal::forbids() {
-            // What a new thread needs can't be made any more.
-            slow::count_lost(process);
-            return None;
-        }
-        // Signal handlers that come in between are not recorded on a half-made state.
-        tls::set(tls::OURS);
-        let state = begin_process(process).then(|| thread_state(process)).flatten();
-        let Some(state) = state else {
-            if process.phase() == Phase::Off {
-                tls::set(tls::PASSED_ON);
-            } else {
-                // No memory for a state now; the next call tries again.
-                slow::count_lost(process);
-                tls::set(0);
+    let word = match word {
+        0 => {
+            // On a half-made state nothing could be recorded of what a signal handler does.
+            let _undisturbed = Blocked::all();
+            match tls::get() {
+                // SAFETY: as promised by the caller.
+                0 => return unsafe { first_call(sp) }.map(|state| (state, 0)),
+                // A handler has come first.
+                word => word,
             }
-            return None;
-        };
-        // SAFETY: the state is this thread's from now on.
-        unsafe { ThreadState::set_guard(state, sp) };
-        tls::set(state as usize);
-        return Some((state, 0));
+        }
+        word => word,
+    };
+    if !tls::is_state(word) {
+        return None;
     }
     let state = word as *mut ThreadState;
     // SAFETY: the word is the address of this thread's state, whose hook is running or was left by a jump.
     unsafe {
         let outer = (*state).guard.load(Ordering::Relaxed);
+        if outer == 0 {
+            ThreadState::set_guard(state, sp);
+            return Some((state, 0));
+        }
         match stack::classify_nested(Entry { sp, bp }, outer) {
             Nested::Reentrant => None,
             Nested::Stale => {
@@ -67,6 +63,35 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
     }
 }
 
+/// The first call of a thread: its new state, with the guard taken.
+///
+/// # Safety
+/// The calling thread has no state; `sp` is that with which the program entered the hook.
+unsafe fn first_call(sp: usize) -> Option<*mut ThreadState> {
+    let process = process::get()?;
+    if seal::forbids() {
+        // What a new thread needs can't be made any more.
+        slow::count_lost(process);
+        return None;
+    }
+    tls::set(tls::OURS);
+    let state = begin_process(process).then(|| thread_state(process)).flatten();
+    let Some(state) = state else {
+        if process.phase() == Phase::Off {
+            tls::set(tls::PASSED_ON);
+        } else {
+            // No memory for a state now; the next call tries again.
+            slow::count_lost(process);
+            tls::set(0);
+        }
+        return None;
+    };
+    // SAFETY: the state is this thread's from now on.
+    unsafe { ThreadState::set_guard(state, sp) };
+    tls::set(state as usize);
+    Some(state)
+}
+
 /// Makes sure that the process has begun to be recorded; false where it is not to be.
 fn begin_process(process: &'static Process) -> bool {
     if process.phase() == Phase::Unborn && seal::forbids() {
@@ -80,7 +105,8 @@ fn begin_process(process: &'static Process) -> bool {
             unsafe { *process.first_sample.get() = clock::sample() };
             if forked {
                 stack::reset_after_fork();
-                start::forked_child(process);
+                // Wherever the child is, and however little stack is left there.
+                own_stack::call(|| start::forked_child(process));
             } else {
                 process::set_born();
                 process.set_phase(Phase::Early);

@@ -65,6 +65,16 @@ pub unsafe fn unmap(address: *mut u8, len: usize) -> Result<(), Errno> {
     unsafe { syscall(libc::SYS_munmap, [address as usize, len, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Takes all access away: who touches it, faults.
+///
+/// # Safety
+/// The range must be one that this crate mapped, and nobody may use it.
+pub unsafe fn forbid(address: *mut u8, len: usize) -> Result<(), Errno> {
+    let args = [address as usize, len, libc::PROT_NONE as usize, 0, 0, 0];
+    // SAFETY: as promised by the caller.
+    unsafe { syscall(libc::SYS_mprotect, args) }.map(drop)
+}
+
 /// Gives advice about a mapping of ours.
 ///
 /// # Safety

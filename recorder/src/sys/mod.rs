@@ -8,6 +8,7 @@
 pub mod file;
 pub mod futex;
 pub mod memory;
+pub mod own_stack;
 pub mod process;
 pub mod seal;
 pub mod signal;
