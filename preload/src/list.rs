@@ -130,6 +130,10 @@ hooks! {
     Wordexp "wordexp" (plain) => programs::wordexp;
     System "system" (plain) => programs::system;
     Popen "popen" (plain) => programs::popen;
+    Setenv "setenv" (plain) => programs::setenv;
+    Unsetenv "unsetenv" (plain) => programs::unsetenv;
+    Putenv "putenv" (plain) => programs::putenv;
+    Clearenv "clearenv" (plain) => programs::clearenv;
     Fork "_Fork" (plain) => programs::fork;
     ExitAtOnce "_exit" (plain) => programs::exit_at_once;
     ExitAtOnceC "_Exit" (plain) => programs::exit_at_once;

@@ -1,5 +1,5 @@
 //! What the hooks of the functions do that start other programs (they see to it that those are recorded, too:
-//! [`memscope_recorder::children`]), of `_Fork` and of `_exit`.
+//! [`memscope_recorder::children`]), of those that change the environment, of `_Fork` and of `_exit`.
 //!
 //! glibc's functions call each other behind the hooks' back, so each one is hooked. Where the environment stays as
 //! it is, the function of the same name behind us does the work, else the one that takes an environment.
@@ -22,6 +22,9 @@ type Wordexp = unsafe extern "C-unwind" fn(*const c_char, *mut c_void, c_int) ->
 type ExitAtOnce = unsafe extern "C" fn(c_int) -> !;
 type Fork = unsafe extern "C" fn() -> c_int;
 type System = unsafe extern "C-unwind" fn(*const c_char) -> c_int;
+type SetEnv = unsafe extern "C-unwind" fn(*const c_char, *const c_char, c_int) -> c_int;
+type OfText = unsafe extern "C-unwind" fn(*mut c_char) -> c_int;
+type ClearEnv = unsafe extern "C-unwind" fn() -> c_int;
 type Popen = unsafe extern "C-unwind" fn(*const c_char, *const c_char) -> *mut c_void;
 
 unsafe extern "C" {
@@ -364,6 +367,38 @@ pub unsafe extern "C-unwind" fn popen(command: *const c_char, kind: *const c_cha
     };
     // SAFETY: as promised by the caller.
     unsafe { children::shell(&raw mut environ, || next(command, kind)) }
+}
+
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn setenv(name: *const c_char, value: *const c_char, replace: c_int) -> c_int {
+    let Some(next) = next::<SetEnv>(Hook::Setenv) else { return refuse() };
+    // SAFETY: as promised by the caller.
+    children::environment_change(|| unsafe { next(name, value, replace) })
+}
+
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn unsetenv(name: *mut c_char) -> c_int {
+    let Some(next) = next::<OfText>(Hook::Unsetenv) else { return refuse() };
+    // SAFETY: as promised by the caller.
+    children::environment_change(|| unsafe { next(name) })
+}
+
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn putenv(entry: *mut c_char) -> c_int {
+    let Some(next) = next::<OfText>(Hook::Putenv) else { return refuse() };
+    // SAFETY: as promised by the caller.
+    children::environment_change(|| unsafe { next(entry) })
+}
+
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn clearenv() -> c_int {
+    let Some(next) = next::<ClearEnv>(Hook::Clearenv) else { return refuse() };
+    // SAFETY: as promised by the caller.
+    children::environment_change(|| unsafe { next() })
 }
 
 /// libc's `fork` calls the recorder by itself. Before glibc 2.34 there is no `_Fork` behind us; then the kernel does it

@@ -45,8 +45,8 @@ const CXX: [&str; 20] = [
     "_ZdaPvSt11align_val_tRKSt9nothrow_t",
 ];
 
-/// What starts other programs or processes, or ends one.
-const PROGRAMS: [&str; 19] = [
+/// What starts other programs or processes, or ends one, and what makes the environment that they get.
+const PROGRAMS: [&str; 23] = [
     "execve",
     "execv",
     "execvp",
@@ -63,6 +63,10 @@ const PROGRAMS: [&str; 19] = [
     "wordexp",
     "system",
     "popen",
+    "setenv",
+    "unsetenv",
+    "putenv",
+    "clearenv",
     "_Fork",
     "_exit",
     "_Exit",

@@ -5,7 +5,8 @@
 //! found there: so a copy is never unmapped, is lent again only if nobody has touched it, and what others have changed
 //! stays: then nothing but our entry goes again.
 //!
-//! Where there are other threads, one of them may be about to write into the very array that is taken out of its place. So in
+//! What other threads do by `setenv` and its kin is never done at the moment of an exchange ([`super::turns`]). But one may be about to write
+//! into the very array that is taken out of its place by itself. So in
 //! such a program a copy stays once it is there (*adopted*): from then on our entry comes and goes at its end, by one store each,
 //! and no array changes its place any more. What was written into the old array at the moment of that one exchange is
 //! carried over. (Who still walks through a copy that is lent again finds entries and nothing else in it: its text lies apart.)
@@ -13,6 +14,7 @@
 use super::carry::carry;
 use super::environment::{Change, Environment};
 use super::image::Image;
+use super::turns::Turn;
 use super::{Inheritance, Strings};
 use crate::symbols;
 use crate::sys::signal::Blocked;
@@ -135,6 +137,7 @@ impl Call {
     pub unsafe fn begin(ours: &Inheritance, environ: *mut Strings) -> Option<Self> {
         LEDGER.with(|state| {
             state.calls += 1;
+            let _turn = Turn::of_loan();
             // SAFETY: as promised by the caller.
             unsafe { state.lend(ours, environ) };
             Self { environ }
@@ -147,6 +150,7 @@ impl Drop for Call {
         LEDGER.with(|state| {
             state.calls = state.calls.saturating_sub(1);
             if state.calls == 0 {
+                let _turn = Turn::of_loan();
                 // SAFETY: the process's own.
                 unsafe { state.take_back(self.environ) };
             }

@@ -7,6 +7,7 @@
 //!
 //! * [`image`] looks at the file: whether glibc's loader will load it, and us with it.
 //! * [`environment`] says what has to change in `LD_PRELOAD`, and makes the changed array.
+//! * [`loan`] puts our entry into the process's own environment for a while, in turn with the program's changes ([`turns`]).
 //! * [`folder`] is what the library's path leads to.
 //! * [`unrecorded`] leaves a note in the recording about a program that cannot be recorded.
 //!
@@ -21,11 +22,13 @@ mod loan;
 mod scratch;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod unrecorded;
 
 pub use folder::Folder;
 pub use image::{Program, directories};
 pub use scratch::with_words;
+pub use turns::forked;
 
 use crate::sys::file::File;
 use crate::sys::{Errno, process};
@@ -35,6 +38,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use environment::{Change, Environment};
 use image::Image;
 use std::ffi::CString;
+use turns::Turn;
 use unrecorded::{Listing, Note};
 
 /// Strings, with a null pointer behind the last.
@@ -140,6 +144,12 @@ pub unsafe fn spawn(
 pub unsafe fn shell<R>(environ: *mut Strings, call: impl FnOnce() -> R) -> R {
     // SAFETY: as promised by the caller.
     let _lent = inheritance().and_then(|ours| unsafe { loan::Call::begin(ours, environ) });
+    call()
+}
+
+/// Calls a function that changes the process's own environment: not while a shell's entry comes or goes.
+pub fn environment_change<R>(call: impl FnOnce() -> R) -> R {
+    let _turn = inheritance().map(|_| Turn::of_change());
     call()
 }
 

@@ -9,6 +9,7 @@
 use super::birth;
 use super::thread::ThreadState;
 use super::tls;
+use crate::children;
 use crate::process;
 use crate::sys::{memory, process as os};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +58,7 @@ pub extern "C" fn after() {
 /// In the child.
 pub extern "C" fn child() {
     MADE.store(u64::from(os::pid()) << 32 | u64::from(os::parent_pid()), Ordering::Relaxed);
+    children::forked();
     let mut any = false;
     for state in interrupted() {
         any = true;

@@ -70,6 +70,10 @@ static void *busy(void *unused) {
         must(setenv("REPLACED", value, 1) == 0);
         is("REPLACED", value);
         is("KEPT", "kept");
+        /* No call that makes another array, which a shell could be started with at that moment. */
+        static char put[2][8] = { "PUT=1", "PUT=2" };
+        must(putenv(put[n % 2]) == 0);
+        is("PUT", put[n % 2] + 4);
     }
     return unused;
 }
@@ -79,6 +83,7 @@ static void while_busy(int count) {
     setenv("PATH", "/bin:/usr/bin", 1);
     setenv("REPLACED", "old", 1);
     setenv("KEPT", "kept", 1);
+    setenv("PUT", "0", 1);
     must(pthread_create(&thread, NULL, busy, NULL) == 0);
     for (int i = 0; i < count; i++) { must(system("exit 3") == 3 << 8); go = 1; }
     stop = 1;

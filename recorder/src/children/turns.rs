@@ -1,0 +1,112 @@
+//! Who changes the environment: libc for the program (`setenv` and its kin, which are hooked for this), or the [loan](super::loan)
+//! of our entry. Never both at a time: `setenv` may put an array in place that it has copied from the one before, and what
+//! was done to that one in between would be lost.
+//!
+//! ```text
+//!   a change: CHANGES + 1; LENDING? then back, and wait | libc's function | CHANGES - 1
+//!   a loan:   LENDING = 1; wait for CHANGES = 0         | the exchange    | LENDING = 0
+//! ```
+//!
+//! Each side first says what it is about to do, and then looks at the other. Nobody waits without end: a signal handler may have interrupted a change
+//! and start a shell, and a forked child has the words of its parent's threads, but not those.
+
+use crate::sys::process;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Turns that are waited.
+const PATIENCE: u32 = 20_000;
+
+static CHANGES: AtomicU32 = AtomicU32::new(0);
+static LENDING: AtomicU32 = AtomicU32::new(0);
+
+/// A change of the program's, or a loan, while it lives.
+#[derive(Debug)]
+pub struct Turn {
+    of_loan: bool,
+}
+
+/// One change less; in a child that was forked inside of it there is none any more.
+fn end_change() {
+    let _ = CHANGES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |changes| changes.checked_sub(1));
+}
+
+impl Turn {
+    /// The program is about to change its environment.
+    #[must_use]
+    pub fn of_change() -> Self {
+        for _ in 0..PATIENCE {
+            CHANGES.fetch_add(1, Ordering::SeqCst);
+            if LENDING.load(Ordering::SeqCst) == 0 {
+                return Self { of_loan: false };
+            }
+            end_change();
+            process::yield_now();
+        }
+        CHANGES.fetch_add(1, Ordering::SeqCst);
+        Self { of_loan: false }
+    }
+
+    /// Our entry is about to come or go. The caller is the only one, and undisturbed by signals.
+    #[must_use]
+    pub fn of_loan() -> Self {
+        LENDING.store(1, Ordering::SeqCst);
+        for _ in 0..PATIENCE {
+            if CHANGES.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            process::yield_now();
+        }
+        Self { of_loan: true }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.of_loan {
+            LENDING.store(0, Ordering::SeqCst);
+        } else {
+            end_change();
+        }
+    }
+}
+
+/// In a forked child: the threads whose turn it was are its parent's.
+pub fn forked() {
+    CHANGES.store(0, Ordering::SeqCst);
+    LENDING.store(0, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicBool;
+    use std::thread;
+
+    #[test]
+    fn one_at_a_time() {
+        static IN_LOAN: AtomicBool = AtomicBool::new(false);
+        static STOP: AtomicBool = AtomicBool::new(false);
+        static CHANGED: AtomicU32 = AtomicU32::new(0);
+        let changing = || {
+            while !STOP.load(Ordering::SeqCst) {
+                let _turn = Turn::of_change();
+                assert!(!IN_LOAN.load(Ordering::SeqCst));
+                CHANGED.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let threads = [thread::spawn(changing), thread::spawn(changing)];
+        for _ in 0..200 {
+            let _turn = Turn::of_loan();
+            let before = CHANGED.load(Ordering::SeqCst);
+            IN_LOAN.store(true, Ordering::SeqCst);
+            thread::yield_now();
+            assert_eq!(CHANGED.load(Ordering::SeqCst), before);
+            IN_LOAN.store(false, Ordering::SeqCst);
+        }
+        STOP.store(true, Ordering::SeqCst);
+        threads.into_iter().for_each(|thread| thread.join().expect("no meeting"));
+        forked();
+        drop(Turn { of_loan: false });
+        assert_eq!(CHANGES.load(Ordering::SeqCst), 0, "a child that was forked inside of a change");
+    }
+}
