@@ -1,4 +1,4 @@
-//! Hooks of `prctl` and `syscall`, to see a program restrict its own system calls before it does, and to see it start
+//! Hooks of `prctl` and `syscall`, to see a program restrict its own system calls before it does, and to see it fork or start
 //! another program by number.
 //!
 //! Both are called for many other things, `syscall` even for some that return twice; so the exported symbols look
@@ -14,6 +14,7 @@ use memscope_recorder::children::{self, Program, Strings};
 use memscope_recorder::program::fork;
 use memscope_recorder::start::sandbox::{self, Filter};
 use memscope_recorder::symbols;
+use memscope_recorder::sys::memory;
 
 type Prctl = unsafe extern "C" fn(usize, usize, usize, usize, usize) -> i32;
 type Syscall = unsafe extern "C" fn(usize, usize, usize, usize, usize, usize, usize) -> isize;
@@ -40,9 +41,40 @@ pub fn resolve() {
     }
 }
 
-/// As `resolve`, for a call before the constructor.
-extern "C" fn resolve_late() {
-    resolve();
+/// Whether the hook takes this call of `prctl`. The first one may come before the constructor.
+extern "C" fn takes_prctl(option: usize) -> bool {
+    if PRCTL.load(Ordering::Acquire) == 0 {
+        resolve();
+    }
+    has(&OPTIONS, option)
+}
+
+/// The same for `syscall`, with its first arguments.
+extern "C" fn takes_syscall(number: usize, a: usize, b: usize) -> bool {
+    if SYSCALL.load(Ordering::Acquire) == 0 {
+        resolve();
+    }
+    has(&SYSCALLS, number)
+        && match i64::from(number as u32) {
+            libc::SYS_clone => forks(a as u64, b as u64),
+            libc::SYS_clone3 => arguments(a, b).is_some_and(|[flags, stack]| forks(flags, stack)),
+            _ => true,
+        }
+}
+
+/// Whether `clone` with these flags makes a child that goes on where its parent does, on a copy of its memory.
+const fn forks(flags: u64, stack: u64) -> bool {
+    flags & (libc::CLONE_VM | libc::CLONE_SETTLS) as u64 == 0 && stack == 0
+}
+
+/// The least that the kernel takes for the arguments of `clone3`: `CLONE_ARGS_SIZE_VER0`.
+const ARGUMENTS_SIZE: usize = 64;
+
+/// Flags and stack in the arguments of `clone3`, which may be anywhere: programs find out by nonsense whether the kernel has it.
+fn arguments(address: usize, size: usize) -> Option<[u64; 2]> {
+    let mut words = [[0; 8]; 6];
+    let whole = size >= ARGUMENTS_SIZE && memory::copy(address, words.as_flattened_mut()) == 48;
+    whole.then(|| [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[5])])
 }
 
 /// What `prctl(PR_SET_SECCOMP, mode, program)` asks for.
@@ -136,7 +168,7 @@ unsafe extern "C" fn syscall_hook(
                 let call = |envp: Strings| real(number, a, b, c, envp as usize, e, f) as c_int;
                 children::exec(program, c as Strings, d as Strings, call) as isize
             }
-            libc::SYS_fork => {
+            libc::SYS_fork | libc::SYS_clone | libc::SYS_clone3 => {
                 fork::before();
                 let child = real(number, a, b, c, d, e, f);
                 if child == 0 {
@@ -180,15 +212,21 @@ const fn with(mut some: Numbers, others: Numbers) -> Numbers {
 
 /// System calls that are looked at.
 static SYSCALLS: Numbers = with(
-    numbers(&[libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork]),
-    numbers(&leaving::NUMBERS),
+    numbers(&[libc::SYS_seccomp, libc::SYS_prctl, libc::SYS_execve, libc::SYS_execveat]),
+    with(numbers(&[libc::SYS_fork, libc::SYS_clone, libc::SYS_clone3]), numbers(&leaving::NUMBERS)),
 );
 /// Options of `prctl` that are looked at.
 static OPTIONS: Numbers = numbers(&[libc::PR_SET_SECCOMP as c_long]);
 
-/// The body of a stub: where the first argument is one of the numbers, `hook` takes over, else the real function does.
+fn has(numbers: &Numbers, number: usize) -> bool {
+    let number = number as u32 as usize;
+    numbers.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 != 0)
+}
+
+/// The body of a stub: where the first argument is one of the numbers, and `takes` says so, `hook` takes over, else the real
+/// function does.
 macro_rules! stub {
-    ($name:literal, $id:ident, $numbers:ident, $hook:path, $real:ident) => {
+    ($name:literal, $id:ident, $numbers:ident, $takes:path, $hook:path, $real:ident) => {
         #[unsafe(naked)]
         #[unsafe(export_name = $name)]
         unsafe extern "C" fn $id() {
@@ -198,13 +236,12 @@ macro_rules! stub {
                 "mov r11, qword ptr [rip + {real}]",
                 "test r11, r11",
                 "jz 3f",
-                "2:",
                 "mov r10d, edi",
                 "cmp r10d, 512",
                 "jae 4f",
                 "lea r11, [rip + {numbers}]",
                 "bt qword ptr [r11], r10",
-                "jc {hook}",
+                "jc 3f",
                 "mov r11, qword ptr [rip + {real}]",
                 "4:",
                 "jmp r11",
@@ -224,7 +261,9 @@ macro_rules! stub {
                 ".cfi_adjust_cfa_offset 8",
                 "push rax",
                 ".cfi_adjust_cfa_offset 8",
-                "call {late}",
+                "call {takes}",
+                // Neither what follows nor a jump changes the flags.
+                "test al, al",
                 "pop rax",
                 ".cfi_adjust_cfa_offset -8",
                 "pop r9",
@@ -239,20 +278,21 @@ macro_rules! stub {
                 ".cfi_adjust_cfa_offset -8",
                 "pop rdi",
                 ".cfi_adjust_cfa_offset -8",
+                "jnz {hook}",
                 "mov r11, qword ptr [rip + {real}]",
-                "jmp 2b",
+                "jmp r11",
                 ".cfi_endproc",
                 real = sym $real,
                 hook = sym $hook,
-                late = sym resolve_late,
+                takes = sym $takes,
                 numbers = sym $numbers,
             )
         }
     };
 }
 
-stub!("prctl", prctl_stub, OPTIONS, prctl_seccomp, PRCTL);
-stub!("syscall", syscall_stub, SYSCALLS, syscall_hook, SYSCALL);
+stub!("prctl", prctl_stub, OPTIONS, takes_prctl, prctl_seccomp, PRCTL);
+stub!("syscall", syscall_stub, SYSCALLS, takes_syscall, syscall_hook, SYSCALL);
 
 /// AddressSanitizer asks its program for options. Not being first among the libraries is no reason to give up: where it is
 /// found, nothing is recorded (see the recorder's `start::sanitizer`).

@@ -318,7 +318,7 @@ fn forks_in_a_signal_handler() {
 
 #[test]
 fn forks_by_number_in_a_signal_handler() {
-    assert_forks_in_a_signal_handler("numbers");
+    ["numbers", "clone", "clone3"].map(assert_forks_in_a_signal_handler);
 }
 
 fn assert_forks_in_a_signal_handler(how: &str) {
@@ -357,10 +357,10 @@ fn forks_in_a_signal_handler_on_many_paths() {
 
 #[test]
 fn forks_by_system_call_and_with_shared_memory() {
-    let recorded = family("clone", "").success();
+    let recorded = family("clones", "").success();
     assert_eq!(recorded.ran.out(), "");
     let snapshot = recorded.snapshot();
-    assert_family(&snapshot, 1);
+    assert_family(&snapshot, 2);
     for size in [30011, 30013] {
         assert_eq!(snapshot.processes[0].one_sized(size).freed_by, "free");
     }

@@ -3,9 +3,9 @@
  *   threads N    N children of a program whose other threads allocate all the time
  *   signals N    N children made in the handler of a signal that comes at any time, mostly during an allocation; each then
  *                goes on where the signal came
- *   numbers N    the same by a raw system call
+ *   numbers N    the same by a raw system call; `clone N` and `clone3 N` by others
  *   paths N      the same while the allocations come by ever other paths, some hundred in all
- *   clone        a child by a raw system call, then two that share their parent's memory
+ *   clones       children by raw system calls, then two that share their parent's memory, and calls that make none
  *   many N       N children, one after the other
  *   idle         a child that allocates nothing
  *   outlive F    a child that goes on until the file F is there; the parent ends at once
@@ -50,12 +50,19 @@ static void threads(int n) {
     for (int i = 0; i < 3; i++) pthread_join(all[i], NULL);
 }
 
-static volatile int wanted, forked_child, by_number;
+static pid_t by_clone(void) { return (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L); }
+static pid_t by_clone3(void) {
+    uint64_t arguments[8] = { [4] = SIGCHLD };
+    return (pid_t)syscall(SYS_clone3, arguments, sizeof arguments);
+}
+static pid_t by_number(void) { return (pid_t)syscall(SYS_fork); }
+static pid_t (*forks)(void) = fork;
+static volatile int wanted, forked_child;
 static void handler(int s) {
     (void)s;
     if (wanted <= 0 || forked_child) return;
     wanted--;
-    pid_t pid = by_number ? (pid_t)syscall(SYS_fork) : fork();
+    pid_t pid = forks();
     if (pid == 0) { forked_child = 1; return; }
     ended_well(pid);
 }
@@ -94,9 +101,15 @@ __attribute__((noipa)) static void signals(int n, int paths) {
 
 static int sharing(void *size) { void *p = malloc((size_t)size); use(p); free(p); _exit(3); }
 static void clones(void) {
-    pid_t pid = (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+    pid_t pid = by_clone();
     if (pid == 0) child();
     ended_well(pid);
+    if ((pid = by_clone3()) == 0) child();
+    ended_well(pid);
+    must(syscall(SYS_clone3, NULL, 0) == -1 && errno == EINVAL);
+    must(syscall(SYS_clone3, NULL, 64) == -1 && errno == EFAULT);
+    must(syscall(SYS_clone3, (void *)-100, 64) == -1 && errno == EFAULT);
+    must(syscall(SYS_clone, (long)CLONE_THREAD, 0L, 0L, 0L, 0L) == -1 && errno == EINVAL);
     static char stack[1 << 16] __attribute__((aligned(64)));
     ended_well(clone(sharing, stack + sizeof stack, CLONE_VM | SIGCHLD, (void *)30011));
     ended_well(clone(sharing, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, (void *)30013));
@@ -117,10 +130,12 @@ int main(int argc, char **argv) {
     inherited = malloc(10007);
     if (!strcmp(how, "threads")) threads(atoi(what));
     if (!strcmp(how, "signals")) signals(atoi(what), 1);
-    by_number = !strcmp(how, "numbers");
-    if (by_number) signals(atoi(what), 1);
+    if (!strcmp(how, "numbers")) forks = by_number;
+    if (!strcmp(how, "clone")) forks = by_clone;
+    if (!strcmp(how, "clone3")) forks = by_clone3;
+    if (forks != fork) signals(atoi(what), 1);
     if (!strcmp(how, "paths")) signals(atoi(what), 512);
-    if (!strcmp(how, "clone")) clones();
+    if (!strcmp(how, "clones")) clones();
     if (!strcmp(how, "many")) for (int i = atoi(what); i > 0; i--) { pid_t pid = fork(); if (pid == 0) child(); ended_well(pid); }
     if (!strcmp(how, "idle")) { pid_t pid = fork(); if (pid == 0) _exit(3); ended_well(pid); }
     if (!strcmp(how, "outlive")) outlive(what);
