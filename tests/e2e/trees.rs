@@ -318,7 +318,9 @@ fn forks_in_a_signal_handler() {
 
 #[test]
 fn forks_by_number_in_a_signal_handler() {
-    ["numbers", "clone", "clone3"].map(assert_forks_in_a_signal_handler);
+    for how in ["numbers", "clone", "clone3"] {
+        assert_forks_in_a_signal_handler(how);
+    }
 }
 
 fn assert_forks_in_a_signal_handler(how: &str) {
@@ -353,6 +355,37 @@ fn forks_in_a_signal_handler_on_many_paths() {
         assert_eq!(child.names(child.one_sized(20021))[..3], ["child_work", "child", "signals"]);
         assert_eq!((child.stats.unknown_frees, child.stats.lost_events), (0, 0));
     }
+}
+
+/// A handler that forks may come between any two instructions of a hook, and of what it does in a thread's first call.
+#[test]
+fn forks_at_any_instruction() {
+    let program = program::c("fork_steps", &["-Wl,-z,now"]);
+    for (what, stride, fork, least) in
+        [("ordinary", "29", "fork", 100), ("path", "101", "_Fork", 60), ("first", "101", "number", 200)]
+    {
+        let recorded = Record::new([program.as_os_str(), what.as_ref(), stride.as_ref(), fork.as_ref()])
+            .allocations("live")
+            .success();
+        assert!(recorded.ran.out().starts_with("{\"children\":"), "{what}: {}", recorded.ran.out());
+        let snapshot = recorded.snapshot();
+        assert!(snapshot.complete, "{what}: {:?}", snapshot.incomplete_reason);
+        let children = snapshot.processes.iter().filter(|process| process.exit_code == Some(3));
+        for child in children.clone() {
+            assert_eq!(child.one_sized(20021).freed_by, "exit", "{what}");
+            assert_eq!((child.stats.unknown_frees, child.stats.lost_events), (0, 0), "{what}");
+            // The call that was interrupted may have come to an end only in the child.
+            assert!((1..=2).contains(&child.stats.total_allocations), "{what}: {:?}", child.stats);
+        }
+        let children = children.count();
+        assert!(children >= least && children == snapshot.processes.len() - 2, "{what}: {children} children");
+    }
+    // After a filter a child is not recorded, but lives.
+    let recorded =
+        Record::new([program.as_os_str(), "sealed".as_ref(), "101".as_ref(), "fork".as_ref()]).success();
+    assert!(recorded.ran.out().starts_with("{\"children\":"), "{}", recorded.ran.out());
+    let snapshot = recorded.snapshot();
+    assert!(snapshot.complete && snapshot.processes.len() == 2, "{:?}", snapshot.incomplete_reason);
 }
 
 #[test]

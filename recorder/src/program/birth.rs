@@ -271,6 +271,8 @@ fn reuse(process: &'static Process) -> Option<*mut ThreadState> {
 /// # Safety
 /// The calling thread owns the state, whose bytes are zero.
 pub unsafe fn reborn(state: *mut ThreadState) -> bool {
+    // As in `begin_cold`.
+    let _undisturbed = Blocked::all();
     let word = tls::get();
     tls::set(tls::OURS);
     let ok = process::get().is_some_and(|process| {

@@ -4,16 +4,19 @@
 //! but for one case: a signal handler that has interrupted a hook of ours may fork, and the child goes on in the
 //! middle of that hook. Its state must not be wiped under its hands, and what it still writes must not reach
 //! its parent's buffers. So such a state stays in the child, with a buffer that is memory of its own; the call
-//! belongs to nobody (its block is inherited), and the thread gets another state at once.
+//! belongs to nobody (its block is inherited), and the thread gets another state at once. (Where a filter forbids to ask the kernel
+//! for that, the state is [carried over](carried).) What a hook does with memory that is wiped in the child, or with another
+//! process's buffers, it does with signals blocked.
 
 use super::birth;
+use super::carried;
+pub use super::carried::prepare as prepare_for_seal;
 use super::thread::ThreadState;
 use super::tls;
 use crate::children;
 use crate::process;
-use crate::sys::{memory, process as os};
+use crate::sys::{process as os, seal};
 use core::sync::atomic::{AtomicU64, Ordering};
-use memscope_shared::spool::BUFFER_BYTES;
 
 /// This process and its parent when it was forked, 32 bits each.
 static MADE: AtomicU64 = AtomicU64::new(0);
@@ -41,6 +44,10 @@ fn interrupted() -> impl Iterator<Item = *mut ThreadState> {
 
 /// In the parent, before.
 pub extern "C" fn before() {
+    if seal::forbids() {
+        // SAFETY: the calling thread's own.
+        return unsafe { carried::aside(interrupted()) };
+    }
     for state in interrupted() {
         // SAFETY: the calling thread's own; a copy of it is what the child is to have.
         unsafe { ThreadState::set_fate(state, libc::MADV_KEEPONFORK) };
@@ -49,6 +56,9 @@ pub extern "C" fn before() {
 
 /// In the parent, after.
 pub extern "C" fn after() {
+    if seal::forbids() {
+        return carried::done(tls::get());
+    }
     for state in interrupted() {
         // SAFETY: the calling thread's own.
         unsafe { ThreadState::set_fate(state, libc::MADV_WIPEONFORK) };
@@ -59,14 +69,15 @@ pub extern "C" fn after() {
 pub extern "C" fn child() {
     MADE.store(u64::from(os::pid()) << 32 | u64::from(os::parent_pid()), Ordering::Relaxed);
     children::forked();
+    if seal::forbids() {
+        carried::back(tls::get());
+    }
     let mut any = false;
     for state in interrupted() {
         any = true;
-        // SAFETY: the calling thread's own; the buffer is mapped, and nobody but the parent needs its contents.
+        // SAFETY: the calling thread's own, which the child has a copy of.
         unsafe {
-            if let Some(buffer) = (*state).filling() {
-                let _ = memory::replace(buffer.address() as *mut u8, BUFFER_BYTES);
-            }
+            ThreadState::part(state);
             ThreadState::abandon(state);
         }
     }

@@ -7,6 +7,7 @@
 //! inside another one cannot record twice.
 
 pub mod birth;
+mod carried;
 pub mod fork;
 pub mod naming;
 mod op;

@@ -69,12 +69,7 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
                 ThreadState::leave_buffer(state);
                 hand_over(process, buffer, &(*state).abandoned);
             }
-            let Some(buffer) = acquire(process) else { return false };
-            // A handler may fork up to here, but no further: the buffer is this process's.
-            let _undisturbed = Blocked::all();
-            if (*state).abandoned.load(Ordering::Relaxed) != 0 {
-                return false;
-            }
+            let Some((buffer, _undisturbed)) = acquire(process, &(*state).abandoned) else { return false };
             let (stream, thread) =
                 ((*state).stream.load(Ordering::Relaxed), (*state).number.load(Ordering::Relaxed));
             buffer.adopt(stream.into(), thread.into(), ThreadState::position(state));
@@ -106,12 +101,9 @@ pub unsafe fn ready(state: *mut ThreadState) -> bool {
 /// # Safety
 /// The calling thread owns the state; `old` is its buffer.
 unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffer) -> bool {
-    let Some(new) = process.pool.take(process.spool()) else { return false };
-    let _undisturbed = Blocked::all();
     // SAFETY: as promised.
-    if unsafe { (*state).abandoned.load(Ordering::Relaxed) } != 0 {
-        return false;
-    }
+    let Some(_undisturbed) = undisturbed(unsafe { &(*state).abandoned }) else { return false };
+    let Some(new) = process.pool.take(process.spool()) else { return false };
     if new.header().private.load(Ordering::Relaxed) == 1 {
         process.pool.give(new);
         // The spool can't grow: not to be asked again for this buffer.
@@ -145,21 +137,31 @@ fn hand_over(process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
     process.writer.hand_over(process, buffer, abandoned);
 }
 
-/// A free buffer; waits for one where it must. `None` ends the recording (or it has ended meanwhile).
-fn acquire(process: &'static Process) -> Option<Buffer> {
+/// From here on no handler forks; `None` where one has, and the calling hook is the parent's.
+fn undisturbed(abandoned: &AtomicU32) -> Option<Blocked> {
+    let blocked = Blocked::all();
+    (abandoned.load(Ordering::Relaxed) == 0).then_some(blocked)
+}
+
+/// A free buffer, which is this process's: no handler forks before it has been adopted. Waits for one where it must. `None` ends the
+/// recording (or it has ended meanwhile), or the hook is a parent's: `abandoned` says so.
+fn acquire(process: &'static Process, abandoned: &AtomicU32) -> Option<(Buffer, Blocked)> {
     if process.phase() == Phase::Early {
-        return process.pool.private();
+        let blocked = undisturbed(abandoned)?;
+        return Some((process.pool.private()?, blocked));
     }
     if seal::forbids() {
-        return acquire_sealed(process);
+        return acquire_sealed(process, abandoned);
     }
     let (mut progress, mut waited) = (process.writer.returns(process), 0);
     loop {
         let seen = process.writer.returns(process);
+        let blocked = undisturbed(abandoned)?;
         process.writer.collect(process);
         if let Some(buffer) = process.pool.take(process.spool()) {
-            return Some(buffer);
+            return Some((buffer, blocked));
         }
+        drop(blocked);
         if process.phase() != Phase::Recording {
             return None;
         }
@@ -167,7 +169,7 @@ fn acquire(process: &'static Process) -> Option<Buffer> {
             continue;
         }
         let before = time::monotonic_ns();
-        process.writer.wait(process, seen);
+        process.writer.wait(process, seen, abandoned);
         let (now, returns) = (time::monotonic_ns(), process.writer.returns(process));
         // A program that was stopped meanwhile has not waited all that time, nor could anybody write.
         waited += (now - before).min(2 * LOOK_AGAIN.as_nanos() as u64);
@@ -223,12 +225,14 @@ pub fn measure_patience(process: &Process) {
 }
 
 /// A free buffer where no system call may be made: there is no other way to wait than to look again.
-fn acquire_sealed(process: &'static Process) -> Option<Buffer> {
+fn acquire_sealed(process: &'static Process, abandoned: &AtomicU32) -> Option<(Buffer, Blocked)> {
     let mut progress = (process.pool.returns(), clock::stamp());
     loop {
+        // Nothing can be blocked any more.
+        let blocked = undisturbed(abandoned)?;
         process.writer.collect(process);
         if let Some(buffer) = process.pool.take(process.spool()) {
-            return Some(buffer);
+            return Some((buffer, blocked));
         }
         if process.phase() != Phase::Recording {
             return None;

@@ -9,6 +9,7 @@ use crate::spool::buffer::Buffer;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence};
 use crate::sync::writes;
 use crate::sys::memory;
+use core::cell::UnsafeCell;
 use core::ptr::{addr_of_mut, null_mut};
 use memscope_shared::spool as layout;
 
@@ -33,6 +34,15 @@ fn fetch_ahead_of(place: *const u64) {
         );
     }
 }
+
+/// What a buffer is replaced with where the kernel does not do it: what is written there is nobody's.
+#[repr(align(4096))]
+struct Nowhere(UnsafeCell<[u8; layout::BUFFER_BYTES]>);
+
+// SAFETY: never read.
+unsafe impl Sync for Nowhere {}
+
+static NOWHERE: Nowhere = Nowhere(UnsafeCell::new([0; layout::BUFFER_BYTES]));
 
 /// The state. Valid when all bytes are zero.
 #[derive(Debug)]
@@ -306,6 +316,16 @@ impl ThreadState {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// All memory that belongs to the state: start and size of its mappings.
+    ///
+    /// # Safety
+    /// The owner only.
+    #[must_use]
+    pub unsafe fn memory(this: *mut Self) -> [(*mut u8, usize); 2] {
+        // SAFETY: as promised.
+        unsafe { [(this.cast(), size_of::<Self>()), StackState::memory(Self::stack(this))] }
+    }
+
     /// Says whether a forked child finds the state as it is, or wiped.
     ///
     /// # Safety
@@ -313,10 +333,27 @@ impl ThreadState {
     pub unsafe fn set_fate(this: *mut Self, fate: i32) {
         // SAFETY: as promised; the advice discards nothing of this process.
         unsafe {
-            let _ = memory::advise(this.cast(), size_of::<Self>(), fate);
-            let (start, bytes) = StackState::memory(Self::stack(this));
-            if bytes > 0 {
-                let _ = memory::advise(start, bytes, fate);
+            for (start, bytes) in Self::memory(this) {
+                if bytes > 0 {
+                    let _ = memory::advise(start, bytes, fate);
+                }
+            }
+        }
+    }
+
+    /// In a forked child: what is still written goes to memory of its own, not into the parent's buffer.
+    ///
+    /// # Safety
+    /// The owner only, of a state that is given up next.
+    pub unsafe fn part(this: *mut Self) {
+        // SAFETY: as promised; the buffer is mapped, nobody but the parent needs its contents, and where it can't be replaced
+        // there is another place of the same size.
+        unsafe {
+            let Some(buffer) = (*this).filling() else { return };
+            if memory::replace(buffer.address() as *mut u8, layout::BUFFER_BYTES).is_err() {
+                (*this).base = NOWHERE.0.get() as usize + layout::BUFFER_HEADER_BYTES;
+                (*this).cursor = (*this).base;
+                (*this).buffer.store(NOWHERE.0.get() as usize, Ordering::Relaxed);
             }
         }
     }

@@ -105,11 +105,15 @@ impl Pool {
     pub fn wait(&self, seen: u32, timeout: Duration) {
         self.waiters.fetch_add(1, Ordering::SeqCst);
         futex::wait(&self.returned, seen, timeout);
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        // In a child that a handler has forked meanwhile, nobody waits.
+        let _ =
+            self.waiters.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |waiters| waiters.checked_sub(1));
     }
 
     /// Makes all buffers that the limit allows, as far as the file can grow.
     pub fn reserve(&self, file: &SpoolFile) {
+        // In a child that a handler forks, they are another process's.
+        let _undisturbed = Blocked::all();
         while let Some(buffer) = self.grow(file) {
             if buffer.header().private.load(Ordering::Relaxed) == 1 {
                 return self.push(buffer);
@@ -126,7 +130,8 @@ impl Pool {
             // It can't grow, and a wait for another thread that grows it could not be interrupted by anything.
             return None;
         }
-        // One thread grows the file at a time, undisturbed by signal handlers of its own that might wait for it.
+        // One thread grows the file at a time, undisturbed by signal handlers of its own that might wait for it, or fork: what is
+        // new belongs to this process.
         let signals = Blocked::all();
         if self.growing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             drop(signals);
@@ -137,7 +142,6 @@ impl Pool {
         }
         let segment = file.grow();
         self.growing.store(0, Ordering::Release);
-        drop(signals);
         if let Some((first, count)) = segment {
             self.total.fetch_add(count as u64, Ordering::Relaxed);
             for index in 1..count {

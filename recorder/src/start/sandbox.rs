@@ -9,7 +9,7 @@ use super::{context, end, say};
 use crate::children;
 use crate::clock;
 use crate::process::{self, Phase, Process};
-use crate::program::{birth, slow, tls};
+use crate::program::{birth, fork, slow, tls};
 use crate::sync::atomic::Ordering;
 use crate::sys::{process as os, seal};
 use core::time::Duration;
@@ -83,6 +83,7 @@ fn prepare(process: &'static Process, filter: Filter, state: usize) {
     process.pool.reserve(process.spool());
     let _ = process.writer.channel_for_sending();
     birth::prepare_nested(state);
+    fork::prepare_for_seal();
     if filter == Filter::AllThreads {
         process.writer.retire(process, PATIENCE);
     } else {

@@ -136,6 +136,7 @@ impl Writer {
     pub(super) fn leave(&self, process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
         let Some(meeting) = self.meeting(process) else { return };
         let is_private = buffer.header().private.load(Ordering::Relaxed) != 0;
+        // A handler that forks leaves its child with none of this.
         let blocked = Blocked::all();
         if abandoned.load(Ordering::Relaxed) != 0 {
             return;
@@ -144,17 +145,17 @@ impl Writer {
         buffer.header().state.store(role::FULL, Ordering::Release);
         meeting.left.fetch_add(1, Ordering::Relaxed);
         self.left.push(buffer);
-        drop(blocked);
         if is_private {
             // No other process can see what is in it.
             role::recall(meeting.role);
             meeting.ring();
         }
-        if role::is_drained(meeting.role) {
-            if meeting.has_enough() {
-                meeting.ring();
-            }
-        } else if !seal::forbids() {
+        let is_drained = role::is_drained(meeting.role);
+        if is_drained && meeting.has_enough() {
+            meeting.ring();
+        }
+        drop(blocked);
+        if !is_drained && !seal::forbids() {
             self.write_if_nobody_does(process);
         }
     }
@@ -195,13 +196,18 @@ impl Writer {
         (process.pool.returns(), drained)
     }
 
-    /// Waits a moment for a buffer to come back since `seen`.
-    pub fn wait(&self, process: &'static Process, seen: (u32, u32)) {
+    /// Waits a moment for a buffer to come back since `seen`; not for a thread that is `abandoned` (see [`Writer::hand_over`]).
+    pub fn wait(&self, process: &'static Process, seen: (u32, u32), abandoned: &AtomicU32) {
         match self.meeting(process).filter(|meeting| role::is_drained(meeting.role)) {
             Some(meeting) => {
                 meeting.waiters.fetch_add(1, Ordering::SeqCst);
                 meeting.ring();
                 futex::wait(meeting.returned, seen.1, LOOK_AGAIN);
+                let _undisturbed = Blocked::all();
+                if abandoned.load(Ordering::Relaxed) != 0 {
+                    // The parent's drainer is met at these words.
+                    return;
+                }
                 meeting.waiters.fetch_sub(1, Ordering::SeqCst);
                 if meeting.returned.load(Ordering::SeqCst) == seen.1 {
                     self.look_after(&meeting);

@@ -192,7 +192,9 @@ impl Writer {
 
     /// The thread waits no longer.
     pub fn release(&self) {
-        self.pressed.fetch_sub(1, Ordering::SeqCst);
+        // In a child that a handler has forked meanwhile, nobody has pressed.
+        let _ =
+            self.pressed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |pressed| pressed.checked_sub(1));
     }
 
     /// Wakes our thread.

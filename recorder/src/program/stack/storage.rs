@@ -17,6 +17,7 @@ use super::memo::{Memo, Table};
 use super::rule::Rule;
 use crate::heap;
 use crate::sys::memory;
+use crate::sys::signal::Blocked;
 use core::mem::size_of;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -185,6 +186,8 @@ impl Storage {
         if capacity > MOST {
             return None;
         }
+        // A handler that forks here would leave its child with half of it: the new mapping is wiped there.
+        let _undisturbed = Blocked::all();
         let memos = heap::map_wiped(bytes(capacity))?.cast::<Memo>();
         let sentinel = memos.wrapping_byte_add(Table::BYTES).cast::<Recorded>();
         // SAFETY: the sentinel's place in the new mapping.
