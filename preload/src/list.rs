@@ -6,6 +6,9 @@
 //! our frames is ever met. The stub changes no register that its CFI (that of any function at its
 //! first instruction) speaks of.
 //!
+//! Two hooked functions are not here: `prctl` and `syscall` are called for many other things and may return twice, so their stubs decide
+//! before anything is changed whether there is a hook to jump to ([`crate::sandbox`]).
+//!
 //! The functions that start programs need none of that: their stub jumps, or, where the arguments have no fixed number,
 //! puts those of the registers into memory.
 

@@ -586,6 +586,19 @@ fn with_little_to_start_a_program_with() {
     assert_eq!(run("many", Path::new("/bin/true")), (105, 0));
 }
 
+/// Where the loader of the new program can't open our library, it is not told to: it would say so on the program's stderr.
+#[test]
+fn with_no_descriptor_to_start_a_program_with() {
+    for (limit, processes) in [("3", 1), ("4", 2)] {
+        let script = format!("ulimit -n {limit}; exec /bin/true");
+        let command = ["sh", "-c", &script];
+        let native = Cmd::new(command).run();
+        let recorded = Record::new(command).with_code(native.code());
+        assert_eq!((recorded.ran.out(), recorded.ran.err()), (native.out(), native.err()), "{limit}");
+        assert_eq!(recorded.snapshot().processes.len(), processes, "{limit}");
+    }
+}
+
 /// A build: make, the compiler and its parts, each its own image.
 #[test]
 fn a_build() {

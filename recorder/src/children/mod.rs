@@ -31,7 +31,7 @@ pub use scratch::with_words;
 pub use turns::forked;
 
 use crate::sys::file::File;
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, descriptors, process};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -242,8 +242,12 @@ impl Inheritance {
 }
 
 /// Whether the loader will be able to open the library, with the rights and the root that the process has now. That there
-/// is no descriptor left says nothing: the one of the program's file is closed by then.
+/// is no descriptor left says little: those that are closed by then make room.
 fn can_be_loaded(library: &CStr) -> bool {
-    let opened = File::read_only(library);
-    !library.is_empty() && matches!(opened, Ok(_) | Err(Errno(libc::EMFILE | libc::ENFILE)))
+    match File::read_only(library) {
+        _ if library.is_empty() => false,
+        Ok(_) | Err(Errno(libc::ENFILE)) => true,
+        Err(Errno(libc::EMFILE)) => descriptors::is_room_in_program(),
+        Err(_) => false,
+    }
 }

@@ -132,6 +132,17 @@ macro_rules! counts {
             pub fn fetch_sub(&self, by: $value, order: Ordering) -> $value {
                 self.watched().map_or_else(|| self.real.fetch_sub(by, order), |w| w.fetch_sub(by as u64, order) as $value)
             }
+
+            pub fn fetch_update(&self, ok: Ordering, not: Ordering, mut to: impl FnMut($value) -> Option<$value>) -> Result<$value, $value> {
+                let mut now = self.load(not);
+                while let Some(next) = to(now) {
+                    match self.compare_exchange(now, next, ok, not) {
+                        Ok(before) => return Ok(before),
+                        Err(other) => now = other,
+                    }
+                }
+                Err(now)
+            }
         }
     )* };
 }

@@ -5,6 +5,7 @@
 //! another library could have interposed. All functions return `Result<_, Errno>` and are
 //! async-signal-safe.
 
+pub mod descriptors;
 pub mod file;
 pub mod futex;
 pub mod memory;
