@@ -22,14 +22,17 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Records a shell that ends while a process with number 1 of another namespace goes on, until the file `go` is there; gives
+/// Before a command: it and all that it starts have another time.
+const LATER: [&str; 4] = ["unshare", "--fork", "--time", "--boottime=100000"];
+
+/// Records a shell that ends while a process in another namespace goes on, until the file `go` is there; gives
 /// the recording, `go` and that process's number here.
 #[track_caller]
-fn leave_one_behind(folder: &Path) -> (PathBuf, PathBuf, u32) {
+fn leave_one_behind(folder: &Path, apart: [&str; 4]) -> (PathBuf, PathBuf, u32) {
     let (rec, go, said) = (folder.join("rec"), folder.join("go"), folder.join("said"));
     let script = format!(
         "{} {} {go} <{null} >{said} 2>{null} &\nuntil [ -s {said} ]; do sleep 0.05; done",
-        APART.join(" "),
+        apart.join(" "),
         program::c("waits", &[]).display(),
         go = go.display(),
         said = said.display(),
@@ -51,18 +54,32 @@ fn named_waits(snapshot: &Snapshot) -> Vec<&Process> {
 }
 
 #[track_caller]
-fn is_whole(process: &Process) {
-    assert_eq!((process.end.as_str(), process.exit_code, process.pid), ("exit", Some(0), 1));
+fn is_whole(process: &Process, pid: u32) {
+    assert_eq!((process.end.as_str(), process.exit_code, process.pid), ("exit", Some(0), pid));
     assert_eq!(process.one_sized(10007).freed_by, "exit");
     assert_eq!(process.one_sized(10009).freed_by, "exit");
     assert_eq!(process.sized(40).len(), 20_000);
+}
+
+/// A process's start is told by the time of whoever asks.
+#[test]
+fn one_that_goes_on_at_another_time() {
+    let folder = TempDir::new().expect("a folder");
+    let (rec, go, pid) = leave_one_behind(folder.path(), LATER);
+    let json = folder.path().join("later.json");
+    fs::write(&go, "").expect("a file");
+    until("it does not end", || !Path::new(&format!("/proc/{pid}")).exists());
+    let _ = analyze(&rec, &json, &["--allocations", "all"]).success();
+    let later = Snapshot::load(&json);
+    is_whole(named_waits(&later)[0], pid);
+    assert!(later.complete, "{:?}", later.incomplete_reason);
 }
 
 /// It is left alone as long as it runs, whoever asks, and whole afterwards.
 #[test]
 fn one_that_goes_on_in_another() {
     let folder = TempDir::new().expect("a folder");
-    let (rec, go, pid) = leave_one_behind(folder.path());
+    let (rec, go, pid) = leave_one_behind(folder.path(), APART);
     let json = folder.path().join("early.json");
     let _ = analyze(&rec, &json, &[]).success();
     let early = Snapshot::load(&json);
@@ -80,7 +97,7 @@ fn one_that_goes_on_in_another() {
     let later = Snapshot::load(&json);
     assert!(later.complete, "{:?}", later.incomplete_reason);
     let [waits] = named_waits(&later)[..] else { panic!("one image of it") };
-    is_whole(waits);
+    is_whole(waits, 1);
 }
 
 /// Processes with the same number share a recording, and none is taken for another's next image.
@@ -97,7 +114,7 @@ fn many_with_the_same_number() {
     assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
     let all = named_waits(&snapshot);
     assert_eq!(all.len(), 3);
-    all.into_iter().for_each(is_whole);
+    all.into_iter().for_each(|process| is_whole(process, 1));
     let of_one = traces_in(&recorded.dir())
         .into_iter()
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("1-")));

@@ -88,8 +88,7 @@ fn namespace_of(dir: &Path) -> Option<u64> {
 /// Whether the process at `dir` has the number of `process` in its own namespace, its start and, as far as we may ask, its
 /// namespace.
 fn is_it(dir: &Path, process: &Process) -> bool {
-    let ticks = super::process::start_ticks(dir);
-    ticks.is_some_and(|ticks| process.start_ticks == 0 || ticks == process.start_ticks)
+    super::process::may_be(dir, process)
         && innermost_pid(dir) == Some(process.pid)
         && namespace_of(dir).is_none_or(|namespace| process.namespace == 0 || namespace == process.namespace)
 }

@@ -40,10 +40,8 @@ pub fn image_state(process: &Process, directory: Option<&Path>) -> ImageState {
 fn image_state_at(dir: &Path, process: &Process) -> ImageState {
     let name = dir.file_name().and_then(|name| name.to_str());
     let running = ImageState::Running(name.and_then(|name| name.parse().ok()).unwrap_or(process.pid));
-    match read_stat(dir) {
-        // A process that had no `/proc` doesn't know when it started.
-        Some(stat) if process.start_ticks == 0 || stat.start_ticks == process.start_ticks => {}
-        _ => return ImageState::Gone,
+    if !may_be(dir, process) {
+        return ImageState::Gone;
     }
     let threads = living_threads(dir);
     if threads.is_empty() {
@@ -73,9 +71,20 @@ struct Stat {
     start_ticks: u64,
 }
 
-/// When the process of this folder of `/proc` started.
-pub(super) fn start_ticks(dir: &Path) -> Option<u64> {
-    read_stat(dir).map(|stat| stat.start_ticks)
+/// Whether the process of this folder of `/proc` may be this one, by its start.
+pub(super) fn may_be(dir: &Path, process: &Process) -> bool {
+    read_stat(dir).is_some_and(|stat| {
+        // A process that had no `/proc` doesn't know when it started.
+        let is_known = process.start_ticks != 0 && !counts_time_otherwise(dir);
+        !is_known || stat.start_ticks == process.start_ticks
+    })
+}
+
+/// Whether a process is in another time namespace than we: the kernel tells each the start by the time of whoever asks.
+fn counts_time_otherwise(dir: &Path) -> bool {
+    let namespace = |dir: &Path| fs::metadata(dir.join("ns/time")).ok().map(|metadata| metadata.ino());
+    let (its, ours) = (namespace(dir), namespace(Path::new("/proc/self")));
+    its.is_some() && ours.is_some() && its != ours
 }
 
 fn read_stat(dir: &Path) -> Option<Stat> {
