@@ -49,11 +49,13 @@ fn refuse() -> c_int {
     -1
 }
 
+/// What stands there; nothing where nothing can be read.
+///
 /// # Safety
-/// Null or a C string that lives for `'a`.
+/// An address outside of memory or a C string that lives for `'a`.
 pub unsafe fn text<'a>(text: *const c_char) -> &'a CStr {
     // SAFETY: as promised by the caller.
-    if text.is_null() { c"" } else { unsafe { CStr::from_ptr(text) } }
+    if text.is_null() || !children::is_text(text) { c"" } else { unsafe { CStr::from_ptr(text) } }
 }
 
 /// # Safety

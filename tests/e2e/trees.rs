@@ -571,7 +571,7 @@ fn with_little_to_start_a_program_with() {
     let tight = program::c("tight", &["-pthread"]);
     let run = |how: &str, path: &Path| {
         let recorded = Record::new([tight.as_os_str(), how.as_ref(), path.as_os_str()]).success();
-        assert_eq!(recorded.ran.err(), "", "{how} {}", path.display());
+        assert_eq!((recorded.ran.out(), recorded.ran.err()), Default::default(), "{how} {}", path.display());
         let snapshot = recorded.snapshot();
         assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
         (snapshot.processes.len() - 1, snapshot.unrecorded.len())
@@ -582,6 +582,7 @@ fn with_little_to_start_a_program_with() {
         assert_eq!(run(how, &fixed), (0, 1), "{how}: a static program");
     }
     assert_eq!(run("actions", Path::new("/bin/true")), (0, 0));
+    assert_eq!(run("nowhere", Path::new("/bin/true")), (0, 0));
     assert_eq!(run("actions", &fixed), (0, 0));
     assert_eq!(run("many", Path::new("/bin/true")), (105, 0));
 }

@@ -8,6 +8,7 @@
 //! * [`image`] looks at the file: whether glibc's loader will load it, and us with it.
 //! * [`environment`] says what has to change in `LD_PRELOAD`, and makes the changed array.
 //! * [`loan`] puts our entry into the process's own environment for a while, in turn with the program's changes ([`turns`]).
+//! * [`pointers`] tells what the kernel would not take.
 //! * [`folder`] is what the library's path leads to.
 //! * [`unrecorded`] leaves a note in the recording about a program that cannot be recorded.
 //!
@@ -19,6 +20,7 @@ mod environment;
 mod folder;
 mod image;
 mod loan;
+mod pointers;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ mod unrecorded;
 
 pub use folder::Folder;
 pub use image::{Program, directories};
+pub use pointers::is_text;
 pub use scratch::with_words;
 pub use turns::forked;
 
@@ -85,14 +88,16 @@ fn inheritance() -> Option<&'static Inheritance> {
 /// Becomes another program: `call` does, with the environment that it is given, and returns only where it failed.
 ///
 /// # Safety
-/// `argv` and `envp` are such as `execve` takes.
+/// `argv` and `envp` are such as `execve` takes, also if that refuses them.
 pub unsafe fn exec(
     program: Program<'_>,
     argv: Strings,
     envp: Strings,
     call: impl FnOnce(Strings) -> c_int,
 ) -> c_int {
-    let Some(ours) = inheritance() else { return call(envp) };
+    // SAFETY: as promised by the caller.
+    let sound = unsafe { pointers::are_strings(argv) && pointers::are_strings(envp) };
+    let Some(ours) = inheritance().filter(|_| sound) else { return call(envp) };
     let mut image = image::look(program);
     // SAFETY: as promised by the caller.
     let before = unsafe { Environment::of(envp) };
@@ -120,7 +125,9 @@ pub unsafe fn spawn(
     envp: Strings,
     call: impl FnOnce(Strings) -> (c_int, Option<u32>),
 ) -> c_int {
-    let Some(ours) = inheritance() else { return call(envp).0 };
+    // SAFETY: as promised by the caller.
+    let sound = unsafe { pointers::are_strings(argv) && pointers::are_strings(envp) };
+    let Some(ours) = inheritance().filter(|_| sound) else { return call(envp).0 };
     let mut image = image::look(program);
     // SAFETY: as promised by the caller.
     let before = unsafe { Environment::of(envp) };

@@ -2,11 +2,12 @@
  *
  * `thread`: `posix_spawn` on a stack of 16 KiB. `handler`: `vfork` and `execve` on an alternate one of 8 KiB.
  * `many`: `vfork` and `execve` 100 times, which must not make this process grow. `actions`: `posix_spawn` that
- * duplicates descriptor 3, which is not open. Ends with 0 if all went as it should. */
+ * duplicates descriptor 3, which is not open. `nowhere`: with pointers that lead nowhere. Ends with 0 if all went as it should. */
 #include "say.h"
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,19 @@ static void actions(void) {
     must(posix_spawn(&child, path, &actions, NULL, argv_of_child, env) == EBADF);
 }
 
+static void nowhere(void) {
+    pid_t child;
+    /* Not for the compiler to see. */
+    char *volatile nothing = (char *)8, *wrong[] = { nothing, NULL }, **none = (char **)nothing;
+    must(execve(nothing, argv_of_child, env) == -1 && errno == EFAULT);
+    must(execve(path, none, env) == -1 && errno == EFAULT);
+    must(execve(path, argv_of_child, none) == -1 && errno == EFAULT);
+    must(execv(path, wrong) == -1 && errno == EFAULT);
+    must(execvpe(path, argv_of_child, wrong) == -1 && errno == EFAULT);
+    must(syscall(SYS_execve, path, argv_of_child, wrong) == -1 && errno == EFAULT);
+    must(posix_spawn(&child, path, NULL, NULL, argv_of_child, none) == EFAULT);
+}
+
 int main(int argc, char **argv) {
     must(argc > 2);
     path = argv[2];
@@ -92,5 +106,6 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "handler")) handler();
     if (!strcmp(argv[1], "many")) many();
     if (!strcmp(argv[1], "actions")) actions();
+    if (!strcmp(argv[1], "nowhere")) nowhere();
     return 0;
 }
