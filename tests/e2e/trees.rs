@@ -361,9 +361,12 @@ fn forks_in_a_signal_handler_on_many_paths() {
 #[test]
 fn forks_at_any_instruction() {
     let program = program::c("fork_steps", &["-Wl,-z,now"]);
-    for (what, stride, fork, least) in
-        [("ordinary", "29", "fork", 100), ("path", "101", "_Fork", 60), ("first", "101", "number", 200)]
-    {
+    for (what, stride, fork, least) in [
+        ("ordinary", "29", "fork", 100),
+        ("path", "101", "_Fork", 60),
+        ("first", "101", "number", 200),
+        ("deep", "199", "fork", 15),
+    ] {
         let recorded = Record::new([program.as_os_str(), what.as_ref(), stride.as_ref(), fork.as_ref()])
             .allocations("live")
             .success();

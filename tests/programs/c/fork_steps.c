@@ -6,7 +6,7 @@
  *   ordinary   a call like those before
  *   path       one from where none came from before
  *   first      the first one of the process
- *   deep       one from so deep inside that more memory is needed to remember the stack
+ *   deep       one from so deep inside that more memory is needed to remember the stack; only the instructions after system calls
  *   fill       some hundred ones, among which a buffer becomes full
  *   shell      `system`
  *   sealed     as `path`, after a filter for system calls
@@ -107,8 +107,11 @@ int main(int argc, char **argv) {
         if (pid == 0) traced(argv[1]);
         must(waitpid(pid, &status, 0) == pid && WIFSTOPPED(status));
         int stopped = SIGTRAP;
+        long near = 0, after = strcmp(argv[1], "deep") ? 0 : 1200;
         for (long left = i; stopped == SIGTRAP; left--) {
-            stopped = goes(PTRACE_SINGLESTEP, pid, 0);
+            int how = after && near-- <= 0 ? PTRACE_SYSCALL : PTRACE_SINGLESTEP;
+            stopped = goes(how, pid, 0);
+            if (how == PTRACE_SYSCALL) near = after;
             steps++;
             if (stopped != SIGTRAP || left > 0 || word(pid, &done)) continue;
             left = stride;
