@@ -224,7 +224,8 @@ const Panels = (() => {
       return line;
     };
     const head = [["Process"], ["Pid", "number"], ["End", "ended"], ["", "number"], ["Ran", "number"], ["Peak", "number"], ["Allocated", "number"], ["", "share-bar"]];
-    const scrolled = place.querySelector(".picker")?.scrollTop;
+    const scrolled = place.dataset.order === state.order ? place.querySelector(".picker")?.scrollTop : undefined;
+    place.dataset.order = state.order;
     const picker = h("div", { class: "scroll picker" }, h("table", { class: "listing" },
       h("thead", null, h("tr", null, head.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
       h("tbody", null, lines.map(row))));
@@ -232,8 +233,17 @@ const Panels = (() => {
       h("div", { class: "title" }, h("h2", { id: "processes-title" }, "Processes"),
         choice("Order", [["tree", "As a tree"], ["largest", "Largest first"]], state.order, (order) => choose({ order }))),
       picker);
-    if (scrolled === undefined) place.querySelector("tr.chosen")?.scrollIntoView({ block: "nearest" });
-    else picker.scrollTop = scrolled;
+    picker.scrollTop = scrolled ?? 0;
+    inView(picker, picker.querySelector("tr.chosen"));
+  }
+
+  // Scrolls a list, and nothing else, so far that a row of it is to be seen below the list's head.
+  function inView(list, row) {
+    if (!row) return;
+    const [box, at] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+    const head = list.querySelector("thead").getBoundingClientRect().height;
+    if (at.top >= box.top + head && at.bottom <= box.bottom) return;
+    list.scrollTop += (at.top + at.bottom - box.top - head - box.bottom) / 2;
   }
 
   // Programs that were started but could not be recorded.
