@@ -1,5 +1,5 @@
 // Puts the parts together. What is shown is in the address behind `#`, so that a link or a reload
-// comes back to it.
+// comes back to it. Each process that is looked at is an entry of the browser's history.
 
 (() => {
   const recording = Data.recording();
@@ -18,7 +18,7 @@
     state.open = new Set((given.get("open") ?? "").split(",").filter(Boolean));
   }
 
-  function toAddress() {
+  function toAddress(anew = false) {
     const out = new URLSearchParams();
     if (state.process !== recording.open) out.set("process", state.process);
     if (state.order !== "tree") out.set("order", state.order);
@@ -27,7 +27,8 @@
     if (state.up) out.set("up", "1");
     if (state.find) out.set("find", state.find);
     if (state.open.size > 0) out.set("open", [...state.open].join(","));
-    history.replaceState(null, "", `#${out}`);
+    if (anew) history.pushState(null, "", `#${out}`);
+    else history.replaceState(null, "", `#${out}`);
   }
 
   function show() {
@@ -39,7 +40,7 @@
     Panels.process(byId("process"), image, recording);
     Panels.numbers(byId("numbers"), image, data);
     Timeline.render(byId("timeline"), image, data.timeline);
-    Sites.render(byId("sites"), image, data, state, toAddress);
+    Sites.render(byId("sites"), image, data, state, () => toAddress());
     Panels.variables(byId("variables"), data);
     Panels.lifetimes(byId("lifetimes"), image, data);
     Panels.threads(byId("threads"), image, data);
@@ -48,8 +49,9 @@
   }
 
   function choose(change) {
+    const other = change.process !== undefined && change.process !== state.process;
     Object.assign(state, change);
-    toAddress();
+    toAddress(other);
     show();
   }
 
