@@ -1,4 +1,4 @@
-// Memory over time: live bytes as an area, the resident set as a line, live blocks in a strip below.
+// Memory over time: live bytes as an area, the resident set as a line through its samples, live blocks in a strip below.
 // Both plots share one time axis and one cursor, whose numbers stand in the legend.
 
 const Timeline = (() => {
@@ -9,6 +9,8 @@ const Timeline = (() => {
   const STRIP_TOP = 276;
   const STRIP_BOTTOM = 330;
   const FULL_HEIGHT = 352;
+  // How often the resident set is read, in ns. What had not changed is not written down again.
+  const SAMPLED = 80e6;
 
   // Powers of two for bytes, 1-2-5 for counts: round labels in their own unit.
   function byteTicks(max) {
@@ -67,9 +69,35 @@ const Timeline = (() => {
     return low > 0 && time - times[low - 1] < times[low] - time ? low - 1 : low;
   }
 
+  // The samples of the resident set as corners of a line. The timeline repeats a sample until the next one, which would draw
+  // steps that lag behind the live bytes; what stayed for long is level up to the reading before the next.
+  function corners(times, rss) {
+    const out = [];
+    rss.forEach((value, at) => {
+      if (value === null || value === out.at(-1)?.[1]) return;
+      const [time, before] = out.at(-1) ?? [];
+      if (times[at] - SAMPLED > time + SAMPLED) out.push([times[at] - SAMPLED, before]);
+      out.push([times[at], value]);
+    });
+    if (out.length > 0 && out.at(-1)[0] < times.at(-1)) out.push([times.at(-1), out.at(-1)[1]]);
+    return out;
+  }
+
+  // Where the line through some corners is at a time; null before the first.
+  function between(line, time) {
+    const after = line.findIndex(([at]) => at >= time);
+    if (after < 0) return line.at(-1)?.[1] ?? null;
+    const [t1, v1] = line[after];
+    if (t1 === time) return v1;
+    if (after === 0) return null;
+    const [t0, v0] = line[after - 1];
+    return Math.round(v0 + ((v1 - v0) * (time - t0)) / (t1 - t0));
+  }
+
   class Chart {
     constructor(place, image, timeline) {
-      Object.assign(this, { place, image, ...timeline, withRss: timeline.rss.some((n) => n !== null) });
+      Object.assign(this, { place, image, ...timeline, resident: corners(timeline.times, timeline.rss) });
+      this.withRss = this.resident.length > 0;
       this.span = Math.max(image.ran, this.times.at(-1), 1);
       this.peak = nearest(this.times, image.peak_after);
       this.at = this.peak;
@@ -146,13 +174,12 @@ const Timeline = (() => {
       const strip = times.map((time, at) => [this.x(time), this.yBlocks(this.blocks[at])]);
       const closed = (points, floor) =>
         `${path(points)}L${points.at(-1)[0].toFixed(1)} ${floor}L${points[0][0].toFixed(1)} ${floor}Z`;
-      const rss = times.map((time, at) => [this.x(time), this.rss[at]]).filter(([, n]) => n !== null);
       fill(this.svg, null, [
         s("path", { class: "area bytes", d: closed(area, HEIGHT) }),
         s("path", { class: "line bytes", d: path(area) }),
         s("path", { class: "area blocks", d: closed(strip, STRIP_BOTTOM) }),
         s("path", { class: "line blocks", d: path(strip) }),
-        this.showRss && s("path", { class: "line rss", d: path(rss.map(([x, n]) => [x, this.y(n)])) }),
+        this.showRss && s("path", { class: "line rss", d: path(this.resident.map(([time, n]) => [this.x(time), this.y(n)])) }),
       ]);
     }
 
@@ -205,7 +232,7 @@ const Timeline = (() => {
       this.at = at;
       const x = this.x(this.times[at]);
       const dot = (y, kind) => s("circle", { class: kind, cx: x, cy: y, r: 3.5 });
-      const rss = this.rssBefore(at);
+      const rss = between(this.resident, this.times[at]);
       this.cursor.replaceChildren(...(visible ? [
         s("line", { x1: x, x2: x, y1: TOP, y2: STRIP_BOTTOM }),
         dot(this.y(this.bytes[at]), "bytes"),
@@ -215,27 +242,22 @@ const Timeline = (() => {
       this.tell(at, visible, rss);
     }
 
-    // The resident set is read less often than the rest: the last one at or before a point.
-    rssBefore(at) {
-      for (let before = at; before >= 0; before--) if (this.rss[before] !== null) return this.rss[before];
-      return null;
-    }
-
     tell(at, visible, rss) {
       const item = (kind, name, value) => h("span", { class: `series ${kind}` }, h("i"), `${name} `, h("b", null, value));
       const when = visible || at !== this.peak ? `at ${Format.duration(this.times[at])}` : `at the peak, ${Format.duration(this.image.peak_after)}`;
-      const toggle = this.withRss && h("label", { class: "toggle" },
+      const hint = "Read about every 80 ms; the line joins these samples, so what came and went between two of them is not in it";
+      const toggle = this.withRss && h("label", { class: "toggle", title: hint },
         h("input", { type: "checkbox", autocomplete: "off", checked: this.showRss, onchange: (event) => {
           this.showRss = event.target.checked;
           this.draw(true);
-        } }), "resident set");
+        } }), "resident set (sampled)");
       this.readout ??= this.legend.appendChild(h("span", { class: "readout" }));
       if (toggle && this.legend.childElementCount < 2) this.legend.append(toggle);
       this.readout.replaceChildren(
         h("span", { class: "when" }, when),
         item("bytes", "live", Format.bytes(this.bytes[at])),
         item("blocks", "blocks", Format.count(this.blocks[at])),
-        this.showRss && rss !== null ? item("rss", "resident", Format.bytes(rss)) : "",
+        this.showRss && rss !== null ? item("rss", "resident (sampled)", `≈ ${Format.bytes(rss)}`) : "",
       );
     }
   }
