@@ -126,11 +126,22 @@ const Sites = (() => {
       const noun = sites ? "call site" : "stack";
       const all = sites ? this.data.allSites : this.data.allStacks;
       const held = this.data[this.state.view].length;
-      const filtered = this.words.length > 0 ? `${Format.count(rows.length)} of ${Format.count(held)} match. ` : "";
+      const filtered = this.words.length > 0 ? `${Format.count(rows.length)} of ${Format.count(held)} match${this.sums(rows)}. ` : "";
       const page = rows.length > STEP ? ` The first ${STEP} are shown: more at the end of the list.` : "";
       const part = (held < all ? `${Format.count(held)} of ${Format.counted(all, noun)} are here: the highest of each column. Totals and shares are over all.`
         : `${Format.counted(all, noun)}.`) + page;
       this.found.textContent = all === 0 ? "No stacks were recorded." : filtered + part;
+    }
+
+    // What rows come to together.
+    sums(rows) {
+      if (rows.length === 0) return "";
+      const sum = (of) => rows.reduce((all, { numbers }) => all + numbers[of], 0);
+      const { peak_memory: peak, total_allocated: allocated, total_allocations: allocations } = this.image.stats;
+      const part = (n, whole) => `(${Format.percent(n, whole)})`;
+      const [blocks, bytes, atPeak, live] = ["allocations", "allocated", "atPeak", "activeMemory"].map(sum);
+      return `: ${Format.counted(blocks, "allocation")} ${part(blocks, allocations)} of ${Format.bytes(bytes)} ${part(bytes, allocated)}, ` +
+        `${Format.bytes(atPeak)} at the peak ${part(atPeak, peak)}, ${Format.bytes(live)} still live`;
     }
 
     row(row) {
