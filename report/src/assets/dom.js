@@ -29,6 +29,11 @@ function bytesText(n) {
   return h("span", { title: Format.exactBytes(n) }, Format.bytes(n));
 }
 
+// A type's name that may be broken between its parts, not inside of a word.
+function breakable(name) {
+  return name.split(/(?<=::|[<,&(])/).flatMap((part, at) => (at > 0 ? [h("wbr"), part] : [part]));
+}
+
 // A length of time, with the exact number on hover.
 function durationText(ns) {
   return h("span", { title: `${Format.count(ns)} ns` }, Format.duration(ns));

@@ -153,13 +153,13 @@ const Panels = (() => {
   function variables(place, data) {
     const text = (name) => name ?? h("span", { class: "unknown" }, "–");
     const row = ({ name, type, scope, numbers: n }) => h("tr", null,
-      h("td", { class: "code" }, text(name)),
-      h("td", { class: "code" }, text(type)),
+      h("td", { class: "code variable" }, text(name)),
+      h("td", { class: "code type" }, type === null ? text(type) : breakable(type)),
       h("td", { class: "code scope" }, text(scope)),
       h("td", { class: "number" }, bytesText(n.peak)),
       h("td", { class: "number" }, Format.count(n.allocations)),
       h("td", { class: "number" }, bytesText(n.allocated)),
-      h("td", { class: "number" }, n.active ? [bytesText(n.activeMemory), ` in ${Format.count(n.active)}`] : "nothing"),
+      h("td", { class: "number" }, n.active ? [bytesText(n.activeMemory), ` in ${Format.count(n.active)}`] : h("span", { class: "zero" }, "0 B")),
       h("td", { class: "number" }, durationText(n.min)),
       h("td", { class: "number" }, durationText(n.p50)),
       h("td", { class: "number" }, durationText(n.p99)),

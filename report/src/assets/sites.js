@@ -196,7 +196,7 @@ const Sites = (() => {
           fact("allocated", bytesText(n.allocated), ` in ${Format.counted(n.allocations, "block")}`),
           fact("mean size", bytesText(Math.round(n.allocated / Math.max(1, n.allocations)))),
           fact("freed", bytesText(n.deallocated), ` in ${Format.counted(n.deallocations, "block")}`),
-          fact("still live", n.active ? [bytesText(n.activeMemory), ` in ${Format.counted(n.active, "block")}`] : "nothing"),
+          fact("still live", bytesText(n.activeMemory), ` in ${Format.counted(n.active, "block")}`),
           fact("at the peak", bytesText(n.atPeak), ` (${Format.percent(n.atPeak, this.image.stats.peak_memory)})`),
           allStacks === 1 && fact("own peak", bytesText(n.ownPeak)),
           fact("short-lived", `${Format.count(n.short)} (${Format.percent(n.short, n.allocations)})`)),
