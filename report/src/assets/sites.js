@@ -129,7 +129,7 @@ const Sites = (() => {
       const filtered = this.words.length > 0 ? `${Format.count(rows.length)} of ${Format.count(held)} match${this.sums(rows)}. ` : "";
       const page = rows.length > STEP ? ` The first ${STEP} are shown: more at the end of the list.` : "";
       const part = (held < all ? `${Format.count(held)} of ${Format.counted(all, noun)} are here: the highest of each column. Totals and shares are over all.`
-        : `${Format.counted(all, noun)}.`) + page;
+        : filtered ? "" : `${Format.counted(all, noun)}.`) + page;
       this.found.textContent = all === 0 ? "No stacks were recorded." : filtered + part;
     }
 
@@ -269,8 +269,14 @@ const Sites = (() => {
 
     frame(frame, telling) {
       const kind = [frame.plumbing && "plumbing", telling && "telling", this.hit(frame) && "hit"].filter(Boolean).join(" ");
+      const longer = frame.name !== null && frame.name !== frame.short;
+      const name = h("span", { title: longer ? `${frame.name}\n(a click shows it here)` : null }, frameName(frame));
+      if (!frame.name) name.classList.add("unknown");
+      const full = () => {
+        if (!String(getSelection())) name.textContent = name.textContent === frame.name ? frame.short : frame.name;
+      };
       return h("li", { class: kind, title: `0x${frame.address}` },
-        h("span", { class: "function" }, frame.name ?? h("span", { class: "unknown" }, frameName(frame)),
+        h("span", { class: longer ? "function longer" : "function", onclick: longer && full }, name,
           frame.inlined && h("span", { class: "tag", title: "Inlined into the next frame" }, "inlined")),
         h("span", { class: "source", title: fullPlace(frame) }, frameLine(frame)),
         h("span", { class: "module", title: frame.module }, frame.module && Format.fileName(frame.module)));
