@@ -21,11 +21,12 @@ const TEMPLATE: &str = include_str!("assets/template.html");
 const STYLE: &str = include_str!("assets/report.css");
 
 /// The page's scripts, in the order in which they run. They share one scope.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     include_str!("assets/format.js"),
     include_str!("assets/dom.js"),
     include_str!("assets/data.js"),
     include_str!("assets/timeline.js"),
+    include_str!("assets/frames.js"),
     include_str!("assets/sites.js"),
     include_str!("assets/panels.js"),
     include_str!("assets/main.js"),

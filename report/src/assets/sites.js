@@ -21,20 +21,6 @@ const Sites = (() => {
       total: () => 0, hint: "Mean lifetime; what was live at the end is counted to the end" },
   ];
 
-  function frameName(frame) {
-    return frame?.short ?? (frame ? `0x${frame.address}` : "no stack");
-  }
-
-  function frameLine(frame) {
-    if (!frame?.file) return null;
-    return Format.fileName(frame.file) + (frame.line ? `:${frame.line}` : "");
-  }
-
-  function fullPlace(frame) {
-    if (!frame?.file) return null;
-    return frame.file + (frame.line ? `:${frame.line}${frame.column ? `:${frame.column}` : ""}` : "");
-  }
-
   class Table {
     constructor(place, image, data, state, changed) {
       Object.assign(this, { place, image, data, state, changed });
@@ -115,7 +101,7 @@ const Sites = (() => {
       this.words = words;
       if (words.length === 0) return () => true;
       const texts = (this.data.texts ??= this.data.frames.map((frame) =>
-        `${frame.name ?? ""}\n${fullPlace(frame) ?? ""}\n${frame.module ?? ""}`.toLowerCase()));
+        `${frame.name ?? ""}\n${Frames.place(frame) ?? ""}\n${frame.module ?? ""}`.toLowerCase()));
       const hits = words.map((word) => texts.map((text) => text.includes(word)));
       const stack = ({ frames }) => hits.every((hit) => frames.some((at) => hit[at]));
       return (row) => row.stacks.some(stack);
@@ -148,18 +134,25 @@ const Sites = (() => {
       const { frame, numbers } = row;
       const open = this.state.open.has(row.key);
       const button = h("button", { type: "button", class: "site", "aria-expanded": String(open) },
-        h("span", { class: frame?.name ? "function" : "function unknown", title: frame?.name }, frameName(frame)));
+        h("span", { class: frame?.name ? "function" : "function unknown", title: frame?.name }, Frames.name(frame)));
       const below = h("span", { class: "where" },
-        frameLine(frame) && h("span", { title: fullPlace(frame) }, frameLine(frame)),
+        Frames.line(frame) && h("span", { title: Frames.place(frame) }, Frames.line(frame)),
         frame?.module && h("span", { class: "module", title: frame.module }, Format.fileName(frame.module)),
         row.allStacks > 1 && h("span", { class: "stacks" }, Format.counted(row.allStacks, "stack")),
         row.allStacks === 1 && this.marks(row.stacks[0]));
-      const line = h("tr", { class: open ? "row open" : "row" }, h("td", { class: "name" }, button, below),
+      const apart = this.state.view === "stacks" && this.apart(row);
+      const line = h("tr", { class: open ? "row open" : "row" }, h("td", { class: "name" }, button, below, apart),
         COLUMNS.map((column) => this.cell(column, numbers)));
       line.addEventListener("click", (event) => {
         if (event.target.closest("button") === button || !String(getSelection())) this.toggle(row, line, button);
       });
       return open ? [line, this.details(row)] : [line];
+    }
+
+    // What tells a stack from the others of its place.
+    apart(stack) {
+      const text = Frames.apart(this.data).get(stack);
+      return text && h("span", { class: "apart", title: text }, text);
     }
 
     cell(column, numbers) {
@@ -222,12 +215,14 @@ const Sites = (() => {
     stackList(row) {
       const { of, text, exact } = this.column();
       const stacks = [...row.stacks].sort((a, b) => b.numbers[of] - a.numbers[of] || a.id - b.id);
+      const paths = stacks.map((stack) => this.path(stack));
       const item = (stack, at) => {
+        const twin = paths.indexOf(paths[at]) !== paths.lastIndexOf(paths[at]);
         const value = stack.numbers[of];
         const share = of === "mean" ? "" : Format.percent(value, row.numbers[of]);
         const part = h("details", { class: "one" }, h("summary", null,
           h("span", { class: "value", title: exact?.(value) }, text(value)), h("span", { class: "share" }, share),
-          h("span", { class: "path" }, this.path(stack)), this.marks(stack)));
+          h("span", { class: "path" }, paths[at], twin && this.apart(stack)), this.marks(stack)));
         const show = () => part.childElementCount === 1 && part.append(this.stack(stack), this.lives(stack.numbers, true));
         part.addEventListener("toggle", show);
         if (at === 0) {
@@ -248,7 +243,7 @@ const Sites = (() => {
     // The callers in one line.
     path(stack) {
       const callers = stack.frames.slice(stack.telling + 1).map((at) => this.data.frames[at]).filter((frame) => !frame.plumbing);
-      return callers.length ? callers.slice(0, 6).map((frame) => `← ${frameName(frame)}`).join(" ") : "no caller known";
+      return callers.length ? callers.slice(0, 6).map((frame) => `← ${Frames.name(frame)}`).join(" ") : "no caller known";
     }
 
     marks(stack) {
@@ -270,7 +265,7 @@ const Sites = (() => {
     frame(frame, telling) {
       const kind = [frame.plumbing && "plumbing", telling && "telling", this.hit(frame) && "hit"].filter(Boolean).join(" ");
       const longer = frame.name !== null && frame.name !== frame.short;
-      const name = h("span", { title: longer ? `${frame.name}\n(a click shows it here)` : null }, frameName(frame));
+      const name = h("span", { title: longer ? `${frame.name}\n(a click shows it here)` : null }, Frames.name(frame));
       if (!frame.name) name.classList.add("unknown");
       const full = () => {
         if (!String(getSelection())) name.textContent = name.textContent === frame.name ? frame.short : frame.name;
@@ -278,12 +273,12 @@ const Sites = (() => {
       return h("li", { class: kind, title: `0x${frame.address}` },
         h("span", { class: longer ? "function longer" : "function", onclick: longer && full }, name,
           frame.inlined && h("span", { class: "tag", title: "Inlined into the next frame" }, "inlined")),
-        h("span", { class: "source", title: fullPlace(frame) }, frameLine(frame)),
+        h("span", { class: "source", title: Frames.place(frame) }, Frames.line(frame)),
         h("span", { class: "module", title: frame.module }, frame.module && Format.fileName(frame.module)));
     }
 
     hit(frame) {
-      const text = () => `${frame.name ?? ""}\n${fullPlace(frame) ?? ""}\n${frame.module ?? ""}`.toLowerCase();
+      const text = () => `${frame.name ?? ""}\n${Frames.place(frame) ?? ""}\n${frame.module ?? ""}`.toLowerCase();
       return this.words.length > 0 && this.words.some((word) => text().includes(word));
     }
   }
