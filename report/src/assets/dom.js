@@ -52,6 +52,20 @@ function bar(share, kind = "") {
   return h("span", { class: `bar ${kind}`, "aria-hidden": "true" }, share > 0 && h("span", { style: { width } }));
 }
 
+// A table that may be wider than its place: it scrolls sideways in a box whose edge shows that there is more.
+const edges = new ResizeObserver((entries) => entries.forEach(({ target }) => showEdge(target.closest(".scroll"))));
+
+function showEdge(box) {
+  box?.parentElement?.classList.toggle("more-right", box.scrollWidth - box.clientWidth - box.scrollLeft > 2);
+}
+
+function sideways(table, kind = "") {
+  const box = h("div", { class: `scroll ${kind}`, onscroll: () => showEdge(box) }, table);
+  edges.observe(box);
+  edges.observe(table);
+  return h("div", { class: "sideways" }, box);
+}
+
 // The rows of a long list in steps: the first ones, then as many more as are asked for.
 function inSteps(items, first, render, place, button) {
   let shown = 0;

@@ -100,10 +100,11 @@ const Panels = (() => {
       h("td", { class: "number" }, bytesText(row.bytes)),
       h("td", { class: "number share" }, Format.percent(row.bytes, image.stats.total_allocated)),
       h("td", { class: "wide" }, bar(row.bytes / mostBytes, "peak")));
-    place.replaceChildren(title, h("table", { class: "histogram" },
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Lifetime"),
-        h("th", { scope: "col", colspan: 3 }, "Blocks"), h("th", { scope: "col", colspan: 3 }, "Bytes"))),
-      h("tbody", null, rows.map(line))));
+    const head = [["Lifetime"], ["Blocks", "number"], ["of all blocks", "number share"], ["", "wide"],
+      ["Bytes", "number"], ["of all bytes", "number share"], ["", "wide"]];
+    place.replaceChildren(title, sideways(h("table", { class: "histogram" },
+      h("thead", null, h("tr", null, head.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+      h("tbody", null, rows.map(line)))));
   }
 
   function brief(ns) {
@@ -125,7 +126,7 @@ const Panels = (() => {
     inSteps(rows, first, row, body, more);
     const head = columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name));
     const rest = all - rows.length;
-    return [h("div", { class: "scroll" }, h("table", { class: "listing" }, h("thead", null, h("tr", null, head)), body)),
+    return [sideways(h("table", { class: "listing" }, h("thead", null, h("tr", null, head)), body)),
       more, ...(rest > 0 ? [h("p", { class: "note" }, `${Format.count(rest)} more are not in this report.`)] : [])];
   }
 
@@ -226,13 +227,14 @@ const Panels = (() => {
     const head = [["Process"], ["Pid", "number"], ["End", "ended"], ["", "number"], ["Ran", "number"], ["Peak", "number"], ["Allocated", "number"], ["", "share-bar"]];
     const scrolled = place.dataset.order === state.order ? place.querySelector(".picker")?.scrollTop : undefined;
     place.dataset.order = state.order;
-    const picker = h("div", { class: "scroll picker" }, h("table", { class: "listing" },
+    const list = sideways(h("table", { class: "listing" },
       h("thead", null, h("tr", null, head.map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
-      h("tbody", null, lines.map(row))));
+      h("tbody", null, lines.map(row))), "picker");
     place.replaceChildren(
       h("div", { class: "title" }, h("h2", { id: "processes-title" }, "Processes"),
         choice("Order", [["tree", "As a tree"], ["largest", "Largest first"]], state.order, (order) => choose({ order }))),
-      picker);
+      list);
+    const picker = list.firstChild;
     picker.scrollTop = scrolled ?? 0;
     inView(picker, picker.querySelector("tr.chosen"));
   }

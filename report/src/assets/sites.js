@@ -29,7 +29,7 @@ const Sites = (() => {
       this.head = h("tr");
       this.foot = h("div");
       place.replaceChildren(this.controls(), this.found,
-        h("div", { class: "scroll" }, h("table", { class: "sites" }, h("thead", null, this.head), this.body)), this.foot);
+        sideways(h("table", { class: "sites" }, h("thead", null, this.head), this.body)), this.foot);
       this.draw();
     }
 
