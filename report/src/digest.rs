@@ -289,6 +289,11 @@ pub fn ended(process: &Process) -> String {
     }
 }
 
+/// Whether a process image still ran when its recording was read: what is live then is live so far.
+pub fn running(process: &Process) -> bool {
+    process.end == End::Running
+}
+
 /// Whether a process image ended as a program that did its work does.
 pub fn ended_well(process: &Process) -> bool {
     match process.end {

@@ -107,8 +107,11 @@ impl<W: Write> Page<'_, W> {
         let (reason, since) = (process.incomplete_reason.as_deref(), process.incomplete_since);
         match digest::incomplete(process.complete, reason, since, process.start_time) {
             Some(why) => self.wrapped(0, &format!("INCOMPLETE: {why}."))?,
-            None if snapshot.complete => self.line(0, "the recording is complete")?,
-            None => self.line(0, "the recording of this process is complete")?,
+            None => {
+                let whose = if snapshot.complete { "" } else { " of this process" };
+                let far = if digest::running(process) { " so far" } else { "" };
+                self.line(0, &format!("the recording{whose} is complete{far}"))?;
+            }
         }
         if let Some(note) = digest::static_allocators(process) {
             self.wrapped(0, &format!("NOTE: {note}."))?;
@@ -167,11 +170,12 @@ impl<W: Write> Page<'_, W> {
     fn totals(&mut self, process: &Process) -> io::Result<()> {
         let stats = &process.stats;
         let after = duration(stats.peak_time.saturating_sub(process.start_time));
+        let live = if digest::running(process) { "live so far" } else { "live at the end" };
         self.blank()?;
         for (name, blocks, size, note) in [
             ("allocated", stats.total_allocations, stats.total_allocated, String::new()),
             ("freed", stats.total_deallocations, stats.total_deallocated, String::new()),
-            ("live at the end", stats.active_allocations, stats.active_memory, String::new()),
+            (live, stats.active_allocations, stats.active_memory, String::new()),
             ("peak", stats.peak_allocations, stats.peak_memory, format!("{after} after the start")),
         ] {
             let blocks = counted(blocks, "block");
@@ -192,10 +196,12 @@ impl<W: Write> Page<'_, W> {
     }
 
     fn ranking(&mut self, digest: &Digest<'_>, ranking: Ranking, limit: usize) -> io::Result<()> {
+        let running = digest::running(digest.process);
         let (title, none) = match ranking {
             Ranking::Peak => ("memory live at the peak", "Nothing was live at the peak."),
             Ranking::Count => ("number of allocations", "There was no allocation."),
             Ranking::Allocated => ("bytes allocated", "There was no allocation."),
+            Ranking::Live if running => ("memory live so far", "Nothing was live so far."),
             Ranking::Live => ("memory still live at the end", "Nothing was live at the end."),
             Ranking::Short => ("allocations that lived under 1 ms", "No allocation lived under 1 ms."),
         };

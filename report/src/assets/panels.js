@@ -15,8 +15,12 @@ const Panels = (() => {
       !one && h("p", { class: "facts-line" },
         h("span", null, Format.counted(data.whole.images, "process image")),
         h("span", null, Format.counted(data.whole.allocations, "allocation"), " of ", bytesText(data.whole.allocated), " in all"),
-        !data.incomplete && h("span", { class: "good" }, "complete recording")),
+        !data.incomplete && h("span", { class: "good" }, completeText(processes.some((image) => image.running)))),
     ]);
+  }
+
+  function completeText(running) {
+    return running ? "complete so far" : "complete recording";
   }
 
   function localTime(ms) {
@@ -37,9 +41,9 @@ const Panels = (() => {
       !complete && !own && banner("The recording of this process is incomplete:", image.incomplete),
       image.note && banner("Note:", image.note),
       h("p", { class: "facts-line" },
-        h("span", { class: complete ? "good" : "bad" }, complete ? "complete recording" : "incomplete recording"),
+        h("span", { class: complete ? "good" : "bad" }, complete ? completeText(image.running) : "incomplete recording"),
         h("span", { class: image.ended_well ? "" : "bad" }, image.ended),
-        h("span", null, "ran ", durationText(image.ran)),
+        h("span", null, image.running ? "ran so far " : "ran ", durationText(image.ran)),
         h("span", null, `pid ${image.pid}`),
         h("span", { title: localTime(image.start_ms) }, `started ${image.start_utc}`),
         image.exe && h("span", { class: "path" }, image.exe)),
@@ -64,7 +68,7 @@ const Panels = (() => {
         large("peak", bytesText(n.peak_memory), `${Format.counted(n.peak_allocations, "block")}, after ${Format.duration(image.peak_after)}`),
         large("allocated", bytesText(n.total_allocated), `${Format.counted(n.total_allocations, "allocation")}, ${Format.bytes(mean)} on average`),
         large("freed", bytesText(n.total_deallocated), Format.counted(n.total_deallocations, "block")),
-        large("live at the end", bytesText(n.active_memory), Format.counted(n.active_allocations, "block"))),
+        large(image.running ? "live so far" : "live at the end", bytesText(n.active_memory), Format.counted(n.active_allocations, "block"))),
       h("dl", { class: "numbers rest" },
         small("reallocations", Format.count(n.reallocations)),
         small("short-lived", `${Format.count(data.shortLived)} (${Format.percent(data.shortLived, n.total_allocations)})`),
@@ -135,7 +139,7 @@ const Panels = (() => {
       h("td", { class: "number" }, String(thread.id)),
       h("td", null, thread.name ?? h("span", { class: "unknown" }, "unnamed")),
       h("td", { class: "number" }, durationText(thread.start)),
-      h("td", { class: "number" }, thread.end === null ? h("span", { class: "unknown" }, "to the end") : durationText(thread.end)),
+      h("td", { class: "number" }, thread.end === null ? h("span", { class: "unknown" }, image.running ? "still runs" : "to the end") : durationText(thread.end)),
       h("td", { class: "wide" }, span(thread.start, thread.end ?? image.ran, image.ran)));
     place.hidden = data.allThreads === 0;
     folded(place, `Threads (${Format.count(data.allThreads)})`, data.allThreads <= 12, () => listing(
@@ -187,8 +191,8 @@ const Panels = (() => {
     const body = () => [h("dl", { class: "notes" },
       note("Call site", "A place in the program that allocates: of each stack the first frame, seen from the allocation, that is not in the C or C++ runtime, in a standard library's container or in a wrapper such as xmalloc. All stacks with the same one are summed up."),
       note("At peak", "What of a call site was live at the instant at which the whole process had most memory live. These add up to the peak."),
-      note("Still live", "Blocks that nobody had freed when the process ended. Not all are leaks: caches and globals live as long as the program."),
-      note("Lifetime", "From the allocation to the free or realloc that ended it; to the end of the process for what was still live. Quantiles are within 5 %."),
+      note("Still live", "Blocks that nobody had freed when the process ended, or so far where it was still running. Not all are leaks: caches and globals live as long as the program."),
+      note("Lifetime", "From the allocation to the free or realloc that ended it; to the end of the process, or of the recording, for what was still live. Quantiles are within 5 %."),
       note("Realloc", "Ends one block and begins another, even where the address stays."),
       note("Unknown frees", "Frees of blocks that were never seen allocated."),
       note("Bytes", "What the program asked for, without the allocator's own overhead. Units are binary: 1 KiB is 1,024 bytes."))];

@@ -14,7 +14,7 @@ const Sites = (() => {
     { key: "allocated", name: "Allocated", of: "allocated", text: Format.bytes, exact: Format.exactBytes,
       total: (stats) => stats.total_allocated, hint: "Bytes allocated over the whole run" },
     { key: "live", name: "Still live", of: "activeMemory", text: Format.bytes, exact: Format.exactBytes,
-      total: (stats) => stats.active_memory, hint: "Bytes that were live at the end: leaks, and what lives as long as the program" },
+      total: (stats) => stats.active_memory, hint: "Bytes that were live at the end, or so far: leaks, and what lives as long as the program" },
     { key: "short", name: "Short-lived", of: "short", text: Format.count,
       total: (stats, data) => data.shortLived, hint: "Allocations that lived under 1 ms" },
     { key: "mean", name: "Mean life", of: "mean", text: Format.duration, exact: (n) => `${Format.count(n)} ns`,

@@ -76,6 +76,7 @@ struct Image {
     ran: u64,
     ended: String,
     ended_well: bool,
+    running: bool,
     incomplete: Option<String>,
     incomplete_since: Option<u64>,
     note: Option<String>,
@@ -96,6 +97,7 @@ impl Image {
             ran: digest::ran(process),
             ended: digest::ended(process),
             ended_well: digest::ended_well(process),
+            running: digest::running(process),
             incomplete: digest::incomplete(
                 process.complete,
                 process.incomplete_reason.as_deref(),

@@ -1,4 +1,4 @@
-use memscope_shared::model::Stack;
+use memscope_shared::model::{End, Stack};
 
 use super::super::fixture::{self, HOSTILE};
 use super::*;
@@ -76,4 +76,20 @@ fn nothing_recorded_and_broken_stacks_read_well() {
     let text = report(&snapshot, 80);
     assert!(text.contains("(no stack)") && text.contains("4     0%"), "{text}");
     assert!(report(&Snapshot::default(), 80).contains("memscope: "));
+}
+
+#[test]
+fn what_still_runs_has_no_end() {
+    let mut snapshot = fixture::snapshot(50, 6);
+    (snapshot.complete, snapshot.processes[0].complete) = (true, true);
+    let ended = report(&snapshot, 100);
+    assert!(ended.contains("live at the end ") && ended.contains("the recording is complete\n"), "{ended}");
+    snapshot.processes[0].end = End::Running;
+    let running = report(&snapshot, 100);
+    for expected in
+        ["was still running", "the recording is complete so far\n", "  live so far ", "by memory live so far"]
+    {
+        assert!(running.contains(expected), "{expected}\n{running}");
+    }
+    assert!(!running.contains("at the end"), "{running}");
 }
