@@ -1,6 +1,6 @@
 //! The summary of a recording in one line.
 
-use memscope_shared::model::{Snapshot, Stats};
+use memscope_shared::model::{Process, Snapshot};
 
 use super::digest::{self, Whole};
 use super::format;
@@ -12,16 +12,18 @@ pub fn line(snapshot: &Snapshot) -> Option<String> {
     let most = digest::by_allocated(&snapshot.processes).first().map(|&at| &snapshot.processes[at])?;
     let name = format::file_name(&most.exe);
     if snapshot.processes.len() == 1 {
-        return Some(format!("{name}: {}", totals(&most.stats)));
+        return Some(format!("{name}: {}", totals(most)));
     }
     let command = snapshot.command.first().map_or(name, |word| format::file_name(word));
     let whole = Whole::of(&snapshot.processes).text();
-    Some(format!("{command}: {whole}; the largest, {name} (pid {}): {}", most.pid, totals(&most.stats)))
+    Some(format!("{command}: {whole}; the largest, {name} (pid {}): {}", most.pid, totals(most)))
 }
 
-fn totals(stats: &Stats) -> String {
+fn totals(process: &Process) -> String {
+    let stats = &process.stats;
+    let live = if digest::running(process) { "live so far" } else { "still live at the end" };
     format!(
-        "{}, {}; at most {} at a time; {} ({}) still live at the end",
+        "{}, {}; at most {} at a time; {} ({}) {live}",
         format::counted(stats.total_allocations, "allocation"),
         format::bytes(stats.total_allocated),
         format::bytes(stats.peak_memory),
