@@ -7,7 +7,7 @@ use memscope_shared::model::{Process, SiteStats, Snapshot, StackFrame, Unrecorde
 use super::digest::{self, Digest, Ranking, Site, Whole};
 use super::format::{bytes, command_line, count, counted, duration, file_name, percent, utc};
 use super::names;
-use super::text::{clipped, columns, harmless};
+use super::text::{broken, clipped, columns, harmless};
 
 /// Narrower terminals get lines of this width.
 const NARROWEST: usize = 60;
@@ -17,6 +17,12 @@ const SECTIONS: usize = 5;
 const UNRECORDED: usize = 10;
 /// Named variables that are listed.
 const VARIABLES: usize = 10;
+/// Lines of a command.
+const COMMAND: usize = 12;
+/// Columns below which a module's name is not shortened but left out.
+const MODULE: usize = 8;
+/// Columns that a function's name keeps beside its place.
+const FUNCTION: usize = 24;
 /// Callers shown of a call site.
 const CALLERS: usize = 3;
 
@@ -31,7 +37,7 @@ pub fn write(snapshot: &Snapshot, out: &mut impl Write, width: usize) -> io::Res
     let mut page = Page { out, width: width.max(NARROWEST) };
     match &snapshot.command[..] {
         [] => page.line(0, "memscope: a recording without a command")?,
-        command => page.line(0, &format!("memscope: {}", command_line(command)))?,
+        command => page.command("memscope: ", command)?,
     }
     let start = snapshot.processes.first().map_or(0, |process| process.start_time);
     let (reason, since) = (snapshot.incomplete_reason.as_deref(), snapshot.incomplete_since);
@@ -81,26 +87,36 @@ impl<W: Write> Page<'_, W> {
 
     /// A text over as many lines as it needs.
     fn wrapped(&mut self, indent: usize, text: &str) -> io::Result<()> {
-        let mut line = String::new();
-        for word in text.split(' ') {
-            if !line.is_empty() && indent + columns(&line) + 1 + columns(word) > self.width {
-                self.line(indent, &line)?;
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+        self.hanging(&" ".repeat(indent), text)
+    }
+
+    /// A text over as many lines as it needs, all of them behind what stands before the first.
+    fn hanging(&mut self, before: &str, text: &str) -> io::Result<()> {
+        let indent = columns(before);
+        for (at, line) in broken(&harmless(text), self.width - indent).iter().enumerate() {
+            let before = if at == 0 { before } else { "" };
+            writeln!(self.out, "{before:indent$}{line}")?;
         }
-        self.line(indent, &line)
+        Ok(())
+    }
+
+    /// A command, over as many lines as anybody reads.
+    fn command(&mut self, before: &str, command: &[String]) -> io::Result<()> {
+        let text = format!("{before}{}", command_line(command));
+        let lines = broken(&harmless(&text), self.width);
+        lines.iter().take(COMMAND).try_for_each(|line| self.line(0, line))?;
+        match lines.len().saturating_sub(COMMAND) {
+            0 => Ok(()),
+            more => self.line(0, &format!("(and {})", counted(more as u64, "more line"))),
+        }
     }
 
     fn process(&mut self, snapshot: &Snapshot, process: &Process, sites: usize) -> io::Result<()> {
         self.blank()?;
         self.line(0, &"─".repeat(self.width))?;
-        self.line(0, &format!("process {}  {}", process.pid, process.exe))?;
+        self.wrapped(0, &format!("process {}  {}", process.pid, process.exe))?;
         if snapshot.processes.len() > 1 || process.args != snapshot.command {
-            self.line(0, &command_line(&process.args))?;
+            self.command("", &process.args)?;
         }
         let (started, ran) = (utc(process.start_time), duration(digest::ran(process)));
         self.wrapped(0, &format!("started {started}, ran {ran}, {}", digest::ended(process)))?;
@@ -139,9 +155,9 @@ impl<W: Write> Page<'_, W> {
             };
             let peak = bytes(variable.peak_memory);
             let (sum, median) = (bytes(variable.allocated), duration(variable.lifetime_ns.p50));
-            self.line(
-                0,
-                &format!("{rank:>3}. {peak:>12}  {blocks} of {sum} in all{live}; median lifetime {median}"),
+            self.hanging(
+                &format!("{rank:>3}. {peak:>12}  "),
+                &format!("{blocks} of {sum} in all{live}; median lifetime {median}"),
             )?;
             let type_name = variable.type_name.as_ref().map_or_else(String::new, |name| format!(": {name}"));
             let scope = variable.scope_name.as_ref().map_or_else(String::new, |name| format!("  [{name}]"));
@@ -172,17 +188,15 @@ impl<W: Write> Page<'_, W> {
         let after = duration(stats.peak_time.saturating_sub(process.start_time));
         let live = if digest::running(process) { "live so far" } else { "live at the end" };
         self.blank()?;
-        for (name, blocks, size, note) in [
+        let rows = [
             ("allocated", stats.total_allocations, stats.total_allocated, String::new()),
             ("freed", stats.total_deallocations, stats.total_deallocated, String::new()),
             (live, stats.active_allocations, stats.active_memory, String::new()),
             ("peak", stats.peak_allocations, stats.peak_memory, format!("{after} after the start")),
-        ] {
-            let blocks = counted(blocks, "block");
-            let exact = format!("({} B)", count(size));
-            let row = format!("{name:<16}{blocks:>20}{:>12}  {exact:<18}  {note}", bytes(size));
-            self.line(2, row.trim_end())?;
-        }
+        ];
+        self.table(&rows.map(|(name, blocks, size, note)| {
+            [name.to_owned(), counted(blocks, "block"), bytes(size), format!("({} B)", count(size)), note]
+        }))?;
         let rest = [
             (stats.reallocations, "reallocation"),
             (stats.failed_allocations, "failed call"),
@@ -193,6 +207,35 @@ impl<W: Write> Page<'_, W> {
         ];
         let rest: Vec<String> = rest.iter().map(|&(n, noun)| counted(n, noun)).collect();
         self.wrapped(2, &rest.join(", "))
+    }
+
+    /// The totals: name, blocks, size, exact size, note. What has no room beside the rest stands below it.
+    fn table(&mut self, rows: &[[String; 5]]) -> io::Result<()> {
+        let widest = |at: usize| rows.iter().map(|row| columns(&row[at])).max().unwrap_or(0);
+        let [name, blocks, size, exact, note] =
+            [widest(0), 2 + widest(1), 2 + widest(2), widest(3), widest(4)];
+        let roomy = [name.max(16), blocks.max(20), size.max(12), exact.max(18)];
+        let needed = |cells: [usize; 4]| 2 + cells.iter().sum::<usize>() + 2;
+        let fits = needed(roomy) + 2 + note <= self.width;
+        let cells = if fits { roomy } else { [name, blocks, size, exact] };
+        let beside = needed(cells) <= self.width;
+        let [name, blocks, size, exact] = cells;
+        for row in rows {
+            let mut line = format!("  {:<name$}{:>blocks$}{:>size$}", row[0], row[1], row[2]);
+            let mut below = Vec::new();
+            for (text, width, room) in [(&row[3], exact, beside), (&row[4], 0, fits)] {
+                if room {
+                    line += &format!("  {text:<width$}");
+                } else if !text.is_empty() {
+                    below.push(text.as_str());
+                }
+            }
+            self.line(0, line.trim_end())?;
+            if !below.is_empty() {
+                self.wrapped(2 + name + 2, &below.join("  "))?;
+            }
+        }
+        Ok(())
     }
 
     fn ranking(&mut self, digest: &Digest<'_>, ranking: Ranking, limit: usize) -> io::Result<()> {
@@ -211,7 +254,7 @@ impl<W: Write> Page<'_, W> {
             return self.line(0, none);
         }
         let all = counted(digest.sites.len() as u64, "call site");
-        self.line(0, &format!("Top call sites by {title} ({} of {all})", top.len()))?;
+        self.wrapped(0, &format!("Top call sites by {title} ({} of {all})", top.len()))?;
         for (rank, site) in (1..).zip(top) {
             self.site(digest, ranking, rank, &digest.sites[site])?;
         }
@@ -225,11 +268,11 @@ impl<W: Write> Page<'_, W> {
             _ => bytes(value),
         };
         let share = percent(value, digest.total(ranking));
-        let mut row = format!("{rank:>3}. {shown:>12} {share:>6}  {}", note(ranking, &site.stats));
+        let mut row = note(ranking, &site.stats);
         if site.stacks.len() > 1 {
             row += &format!("; the largest of {} stacks:", count(site.stacks.len() as u64));
         }
-        self.line(0, &row)?;
+        self.hanging(&format!("{rank:>3}. {shown:>12} {share:>6}  "), &row)?;
         let Some(&top) = digest.top_stacks(site, ranking, 1).first() else { return Ok(()) };
         let stack = digest.stack(top);
         let Some(telling) = digest.telling(stack) else { return self.line(7, "(no stack)") };
@@ -255,17 +298,26 @@ impl<W: Write> Page<'_, W> {
             Some(name) => harmless(&names::short(name).unwrap_or_else(|| name.clone())),
             None => harmless(&digest::unnamed(process, frame)),
         };
-        let mut place = String::new();
-        if let Some(file) = &frame.file {
-            place += &format!("  {}", file_name(file));
-            place += &frame.line.map_or_else(String::new, |line| format!(":{line}"));
+        let room = self.width - indent - columns(mark);
+        let place = place(frame, room - FUNCTION);
+        let function = clipped(&function, room - columns(&place));
+        self.line(indent, &format!("{mark}{function}{place}"))
+    }
+}
+
+/// Where a frame lies, in at most so many columns: names give way, the line's number does not.
+fn place(frame: &StackFrame, room: usize) -> String {
+    let line = frame.line.map_or_else(String::new, |line| format!(":{line}"));
+    let file = frame.file.as_ref().map_or_else(String::new, |file| {
+        format!("  {}{line}", clipped(&harmless(file_name(file)), room.saturating_sub(2 + columns(&line))))
+    });
+    let rest = room.saturating_sub(columns(&file) + 4);
+    let module = frame.module.as_ref().map(|module| harmless(file_name(module)));
+    match module {
+        Some(module) if columns(&module).min(MODULE) <= rest => {
+            format!("{file}  [{}]", clipped(&module, rest))
         }
-        if let Some(module) = &frame.module {
-            place += &format!("  [{}]", file_name(module));
-        }
-        let place = harmless(&place);
-        let room = (self.width - indent - columns(mark)).saturating_sub(columns(&place));
-        self.line(indent, &format!("{mark}{}{place}", clipped(&function, room.max(24))))
+        _ => file,
     }
 }
 

@@ -43,6 +43,27 @@ pub fn clipped(text: &str, limit: usize) -> String {
     out
 }
 
+/// `text` over as many lines as it needs: broken at spaces, and inside of a word that is wider than a line.
+pub fn broken(text: &str, limit: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for (at, word) in text.split(' ').enumerate() {
+        if at > 0 && columns(&line) + 1 + columns(word) > limit {
+            lines.push(std::mem::take(&mut line));
+        } else if at > 0 {
+            line.push(' ');
+        }
+        for c in word.chars() {
+            if !line.is_empty() && columns(&line) + width(c) > limit {
+                lines.push(std::mem::take(&mut line));
+            }
+            line.push(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::HOSTILE;
@@ -66,5 +87,13 @@ mod tests {
         assert_eq!(clipped("longer", 5), "long…");
         assert_eq!(clipped("索引::构建", 6), "索引:…");
         assert_eq!(columns("e\u{301}索"), 3);
+    }
+
+    #[test]
+    fn breaking_loses_nothing() {
+        assert_eq!(broken("one two  three", 7), ["one two", " three"]);
+        assert_eq!(broken("a longerthanaline b", 6), ["a", "longer", "thanal", "ine b"]);
+        assert_eq!(broken("索引构建", 5), ["索引", "构建"]);
+        assert_eq!(broken("", 5), [""]);
     }
 }

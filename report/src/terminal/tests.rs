@@ -93,3 +93,26 @@ fn what_still_runs_has_no_end() {
     }
     assert!(!running.contains("at the end"), "{running}");
 }
+
+#[test]
+fn narrow_terminals_cut_no_number() {
+    let mut snapshot = fixture::snapshot(200, 12);
+    snapshot.command = vec!["/usr/bin/program".to_owned(), "-x".repeat(90)];
+    let process = &mut snapshot.processes[0];
+    process.exe = format!("/opt/{}/program", "deep/".repeat(20));
+    process.stats.total_allocated = 123_456_789_012_345;
+    process.stats.total_allocations = 9_876_543_210;
+    let all: String = report(&snapshot, 400).split_whitespace().collect();
+    for width in [60, 70, 80, 90, 100] {
+        let text = report(&snapshot, width);
+        let (head, rankings) = text.split_once("Top call sites").unwrap();
+        assert!(!head.contains('…'), "{width}: {head}");
+        let head: String = head.replace('─', "").split_whitespace().collect();
+        assert!(all.replace('─', "").starts_with(&head), "{width}: {head}");
+        for expected in ["(123,456,789,012,345 B)", "9,876,543,210 blocks", "2.00 s after the start"] {
+            assert!(text.contains(expected), "{width}: {expected}\n{text}");
+        }
+        let rows = rankings.lines().filter(|line| line.get(3..5) == Some(". "));
+        assert!(rows.clone().count() > 10 && rows.clone().all(|row| !row.contains('…')), "{rankings}");
+    }
+}
