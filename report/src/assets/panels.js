@@ -213,7 +213,7 @@ const Panels = (() => {
         "aria-current": at === chosen ? "true" : null,
       }, h("b", null, Format.fileName(image.exe) || "?"), ` ${withoutProgram(image.command)}`);
       const line = h("tr", { class: at === chosen ? "chosen" : "" },
-        h("td", { class: "name", style: { paddingLeft: `${8 + Math.min(depth, 12) * 16}px` } }, link),
+        h("td", { class: "name", style: { paddingLeft: `calc(8px + ${Math.min(depth, 12)} * var(--step))` } }, link),
         h("td", { class: "number" }, String(image.pid)),
         h("td", { class: image.ended_well ? "ended" : "ended bad" }, image.ended),
         h("td", { class: "number" }, image.incomplete === null ? "" : h("span", { class: "bad", title: image.incomplete }, "incomplete")),
