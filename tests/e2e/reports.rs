@@ -109,6 +109,23 @@ fn the_page_stands_alone() {
     }
 }
 
+/// What a browser makes of a page at that fragment of its address: the body's elements without the scripts. None of them may
+/// complain.
+fn drawn(page: &Path, fragment: &str, folder: &TempDir) -> String {
+    let ran =
+        Cmd::new(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+            .args(["--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom"])
+            .arg(format!("file://{}#{fragment}", page.display()))
+            .run()
+            .success();
+    let errors: Vec<_> =
+        ran.err().lines().filter(|line| line.contains("CONSOLE")).map(str::to_owned).collect();
+    assert!(errors.is_empty(), "the page's scripts complain: {errors:#?}");
+    let body = ran.out().split("<body").nth(1).expect("a body").to_owned();
+    body.split("<script").map(|part| part.split_once("</script>").map_or(part, |(_, after)| after)).collect()
+}
+
 /// A browser draws it: without an error, with the numbers of the JSON.
 #[test]
 fn the_page_in_a_browser() {
@@ -117,28 +134,17 @@ fn the_page_in_a_browser() {
     let stats = recorded.process().stats;
     let page = folder.path().join("page.html");
     let _ = analyze(&recorded.dir(), &page, &[]).success();
-    let ran =
-        Cmd::new(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-            .args(["--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom"])
-            .arg(format!("file://{}", page.display()))
-            .run()
-            .success();
-    let errors: Vec<_> =
-        ran.err().lines().filter(|line| line.contains("CONSOLE")).map(str::to_owned).collect();
-    assert!(errors.is_empty(), "the page's scripts complain: {errors:#?}");
-    let drawn = ran.out();
-    let body = drawn.split("<body").nth(1).expect("a body");
-    let visible: String = body
-        .split("<script")
-        .map(|part| part.split_once("</script>").map_or(part, |(_, after)| after))
-        .collect();
+    let visible = drawn(&page, "", &folder);
     let shown = numbers(&visible);
     for value in [stats.total_allocations, stats.total_deallocations, stats.active_allocations] {
         assert!(shown.contains(&value.to_string()), "{value} is not shown; {shown:?}");
     }
     assert!(visible.contains("<svg") || visible.contains("<canvas"), "a timeline is drawn");
     assert!(visible.contains("level4"), "the call sites are named");
+    // The list of stacks, filtered: it says what matches comes to, and by what stacks of one place differ.
+    let stacks = drawn(&page, "view=stacks&find=main", &folder);
+    assert!(stacks.contains(" match: ") && stacks.contains(" at the peak ("), "the filter sums up");
+    assert!(stacks.contains("class=\"apart\"") && stacks.contains("← "), "callers tell stacks apart");
 }
 
 /// The command line's wide output is stable: two analyses of one recording are byte for byte the same.
