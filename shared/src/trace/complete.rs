@@ -274,7 +274,14 @@ impl Job<'_> {
             }
             Err(error @ SpoolError::Version(_)) => Err(io_error("read", path, std::io::Error::other(error))),
             Err(why) => {
-                let text = format!("the end is missing: shared memory {}: {why}", path.display());
+                let path = path.display();
+                let text = if matches!(why, SpoolError::Io(_)) {
+                    format!(
+                        "the end is missing: the trace was cut, or the shared memory that held it has gone ({path})"
+                    )
+                } else {
+                    format!("the end is missing: shared memory {path}: {why}")
+                };
                 losses.add(text, self.last_stamp());
                 Ok(None)
             }

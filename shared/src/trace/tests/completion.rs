@@ -217,7 +217,7 @@ fn a_spool_that_is_gone_is_said() {
     case.write_trace(&case.pieces()[..2]);
     let end = case.complete(Ending { exit_code: Some(3), ..Ending::default() });
     assert!(!end.complete);
-    assert!(end.reason.unwrap().contains("it is gone"));
+    assert!(end.reason.unwrap().contains("has gone"));
     assert_eq!((end.kind, end.exit_code), (EndKind::Exit, Some(3)));
 }
 
