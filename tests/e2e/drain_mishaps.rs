@@ -116,7 +116,8 @@ fn memscope_hardly_runs() {
     wait_until("nothing is recorded", || is_growing(&folder.path().join("rec")));
     let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("its threads").flatten();
     let names = tasks.map(|task| task.file_name().into_string().expect("a number"));
-    let _ = Cmd::new(["renice", "-n", "10", "-p"]).args(names).run().success();
+    // One of them may have ended meanwhile.
+    let _ = Cmd::new(["renice", "-n", "10", "-p"]).args(names).run();
     let mut said = Vec::new();
     pipe.read_to_end(&mut said).expect("the program's output, to its end");
     assert!(child.wait().expect("it ends").success());

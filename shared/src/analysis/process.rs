@@ -214,8 +214,7 @@ impl Span {
     fn new(trace: &TraceFile, source: &TraceSource, clock: &Clock, running: bool) -> Self {
         let samples = trace.clock_samples().iter().map(|sample| sample.stamp);
         let blocks = || source.streams().iter().flat_map(stamped_blocks);
-        let first = samples.clone().chain(blocks().map(|block| block.first_stamp)).min();
-        let start = first.map_or(0, |stamp| clock.ns(stamp));
+        let start = start_of(trace, source, clock);
         let last_event = blocks().map(|block| block.last_stamp).max();
         let seen = match trace.end() {
             Some(end) => Some(end.stamp),
@@ -226,6 +225,13 @@ impl Span {
         let end = last_event.max(seen).map_or(start, |stamp| clock.ns(stamp)).max(start);
         Self { start, end }
     }
+}
+
+/// When the first thing happened that a trace knows of, in ns since the Unix epoch; 0 where it knows nothing.
+pub(super) fn start_of(trace: &TraceFile, source: &TraceSource, clock: &Clock) -> u64 {
+    let samples = trace.clock_samples().iter().map(|sample| sample.stamp);
+    let blocks = source.streams().iter().flat_map(stamped_blocks).map(|block| block.first_stamp);
+    samples.chain(blocks).min().map_or(0, |stamp| clock.ns(stamp))
 }
 
 /// The first stamp of the second stream; `None` where there is none.

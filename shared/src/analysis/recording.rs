@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::Error;
+use super::process::start_of;
+use super::trace_source::TraceSource;
 use super::unrecorded;
 use crate::model::Unrecorded;
 use crate::trace::{Ending, Process, TraceError, TraceFile, adopt_drafts, complete};
@@ -18,8 +20,8 @@ pub struct Recorded {
     pub process: Process,
     /// It still runs, or may: the trace is not complete.
     pub running: bool,
-    /// `CLOCK_MONOTONIC` when its recording began, in ns.
-    began: u64,
+    /// Its start, as its analysis has it.
+    start: u64,
     /// The number of the image within its process.
     image: u64,
 }
@@ -101,7 +103,7 @@ impl Recording {
     /// By start; but first the one whose parent is not in the recording.
     fn sort(&mut self) {
         self.traces.sort_by(|a, b| {
-            let key = |r: &Recorded| (r.began, r.process.pid, r.image);
+            let key = |r: &Recorded| (r.start, r.process.pid, r.image);
             key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
         });
         let root = self.traces.iter().position(|recorded| self.is_root(recorded));
@@ -149,9 +151,9 @@ fn numbers(path: &Path) -> Option<(u32, u64)> {
 fn recorded(path: PathBuf, running: bool) -> Result<(Recorded, bool), TraceError> {
     let trace = TraceFile::open(&path)?;
     let process = trace.process().cloned().ok_or_else(|| TraceError::NoProcess(path.clone()))?;
-    let began = trace.clock_samples().iter().map(|sample| sample.monotonic_ns).min().unwrap_or(u64::MAX);
+    let start = start_of(&trace, &TraceSource::new(&trace), &trace.clock());
     let image = numbers(&path).map_or(0, |numbers| numbers.1);
-    Ok((Recorded { path, process, running, began, image }, trace.end().is_some()))
+    Ok((Recorded { path, process, running, start, image }, trace.end().is_some()))
 }
 
 #[cfg(test)]

@@ -36,6 +36,23 @@ fn the_root_comes_first_then_the_order_of_start() {
 }
 
 #[test]
+fn the_order_is_that_of_the_start_times() {
+    let dir = tempfile::tempdir().unwrap();
+    // Some events are earlier than the first reading of the clock.
+    for (pid, first) in [(5, 900), (6, 500), (7, 70_000), (8, 700)] {
+        write(dir.path(), &format!("{pid}-1.trace"), &trace(pid, 1, first));
+    }
+    let recording = Recording::open(dir.path()).unwrap();
+    let starts: Vec<_> = recording
+        .traces
+        .iter()
+        .map(|trace| super::super::analyze(&trace.path, super::super::Options::default()).unwrap().start_time)
+        .collect();
+    assert!(starts.is_sorted(), "{starts:?}");
+    assert_eq!(names(&recording), ["6-1.trace", "8-1.trace", "5-1.trace", "7-1.trace"]);
+}
+
+#[test]
 fn what_cannot_be_read_does_not_hide_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "1-1.trace", &trace(1, 0, 2_000));
