@@ -337,6 +337,18 @@ fn which_allocations_are_listed() {
     }
 }
 
+/// What is left of a recording without its traces is not overwritten.
+#[test]
+fn a_snapshot_of_another_recording_stays() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("rec")).expect("made");
+    fs::write(dir.path().join("rec/snapshot.json"), "mine").expect("written");
+    let ran = cli(dir.path(), &["run", "--quiet", "-o", "rec", "ls"]);
+    assert_eq!((ran.code(), ran.out().as_str()), (125, ""), "{}", ran.err());
+    assert!(ran.err().contains("already holds a recording"), "{}", ran.err());
+    assert_eq!(fs::read_to_string(dir.path().join("rec/snapshot.json")).expect("there"), "mine");
+}
+
 /// A snapshot cannot give more than it has, which is said.
 #[test]
 fn a_snapshot_has_no_more_allocations_than_it_was_given() {

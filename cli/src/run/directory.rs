@@ -19,6 +19,9 @@ const LAUNCHER: &str = ".run";
 /// The library's own mark: which process was the first.
 const FIRST: &str = ".first";
 
+/// What is left of a recording whose traces were moved away or deleted.
+const REPORTS: [&str; 2] = ["snapshot.json", "report.html"];
+
 /// A directory that is ready to be recorded into.
 #[derive(Debug)]
 pub struct Directory {
@@ -46,7 +49,8 @@ impl Directory {
             return Err(Error::failed(path.display(), "its path holds %p or %e, which stand for names")
                 .remedy("name another directory with -o"));
         }
-        if holds_recording(&absolute) {
+        let reported = || REPORTS.iter().any(|file| fs::symlink_metadata(absolute.join(file)).is_ok());
+        if holds_recording(&absolute) || reported() {
             return Err(Error::failed(path.display(), "it already holds a recording")
                 .remedy("name another directory with -o, or remove it"));
         }
