@@ -5,11 +5,11 @@
 //! ```
 //!
 //! [`table`] gives each process its distinct frames; [`resolver`] looks addresses up, each once for all
-//! processes; [`mod@file`] decides which files may be believed; [`mangled`] reads
-//! what the demangler can't. All of it happens when the program is done.
+//! processes; [`mod@file`] decides which files may be believed; [`demangle`] makes their names
+//! readable. All of it happens when the program is done.
 
+mod demangle;
 mod file;
-mod mangled;
 mod resolver;
 mod table;
 

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf, Source as Symbols};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 
+use super::demangle;
 use super::file::{DEBUG_DIRECTORIES, ModuleFile, Source, Unusable};
-use super::mangled;
 
 /// Addresses given to the library at once: enough to share its work, and a bar that moves.
 const BATCH: usize = 16_384;
@@ -53,7 +53,7 @@ impl Resolver {
         let symbolizer = Symbolizer::builder()
             .enable_code_info(true)
             .enable_inlined_fns(true)
-            .enable_demangling(true)
+            .enable_demangling(false)
             .enable_auto_reload(false)
             .set_debug_dirs(Some(directories))
             .build();
@@ -190,7 +190,7 @@ fn places_of(symbol: &Sym<'_>, strings: &mut HashSet<Rc<str>>) -> Vec<Named> {
 }
 
 fn named(name: &str, code: Option<&CodeInfo<'_>>, strings: &mut HashSet<Rc<str>>) -> Named {
-    let readable = mangled::without_signature(name);
+    let readable = demangle::readable(name);
     let name = readable.as_deref().unwrap_or(name);
     let mut named = Named { function: shared(strings, name), ..Named::default() };
     if let Some(code) = code {

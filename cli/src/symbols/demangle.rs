@@ -1,8 +1,10 @@
-//! C++ names that cannot be demangled to their end.
+//! Readable forms of mangled names, of C++ and of Rust.
 //!
-//! GCC writes some return types and parameters in a way that demanglers do not all accept: those of `std::make_shared`, with
-//! its `enable_if<!is_array<T>::value>`, are the commonest. But the function's own name with its template arguments comes
-//! first, and that is what a reader looks for.
+//! Only what looks mangled is read as such: a C function may well be called `f`, which is how C++ writes `float`.
+//!
+//! GCC writes some C++ return types and parameters in a way that demanglers do not all accept: those of `std::make_shared`,
+//! with its `enable_if<!is_array<T>::value>`, are the commonest. But the function's own name with its template
+//! arguments comes first, and that is what a reader looks for.
 
 use cpp_demangle::{DemangleOptions, Symbol};
 
@@ -11,11 +13,22 @@ const LONGEST: usize = 4096;
 /// Most ends that are tried.
 const TRIES: usize = 64;
 
+/// The readable form of a mangled name; `None` of another one.
+pub fn readable(name: &str) -> Option<String> {
+    if !name.starts_with("_Z") && !name.starts_with("_R") {
+        return None;
+    }
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return Some(format!("{rust:#}"));
+    }
+    Symbol::new(name).ok().and_then(|name| name.demangle().ok()).or_else(|| without_signature(name))
+}
+
 /// Name and template arguments of a function whose mangled name as a whole cannot be read.
 ///
 /// Template arguments end in `E`. Up to the last one behind which `vv` ("returns nothing, takes nothing") makes a
 /// whole name, the name is taken as it is.
-pub fn without_signature(mangled: &str) -> Option<String> {
+fn without_signature(mangled: &str) -> Option<String> {
     if !mangled.starts_with("_Z") || mangled.len() > LONGEST || !mangled.is_ascii() {
         return None;
     }
@@ -33,6 +46,22 @@ fn demangled(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_language_has_its_names() {
+        for (name, expected) in [
+            ("_ZN4shop5ShelfIiE4fillEm", "shop::Shelf<int>::fill(unsigned long)"),
+            ("_ZN5depot5depot5store17h0123456789abcdefE", "depot::depot::store"),
+            ("_RNvNtCs1234_7mycrate3foo3bar", "mycrate::foo::bar"),
+            ("_Z4loadv.cold", "load() [clone .cold]"),
+        ] {
+            assert_eq!(readable(name).as_deref(), Some(expected));
+        }
+        // As C++ would write types.
+        for name in ["f", "i", "v", "St", "Pc", "main", "_start", "_Rest", "_Zone", ""] {
+            assert_eq!(readable(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn what_comes_before_the_part_that_cannot_be_read_is_the_name() {
