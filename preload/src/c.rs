@@ -163,7 +163,7 @@ unsafe fn resize(old: Block, size: usize, sp: usize, bp: usize, next: impl FnOnc
     let stamp = op.reallocating(old as usize);
     let block = next(old);
     if !block.is_null() {
-        op.reallocated(old as usize, block as usize, size, stamp);
+        op.reallocated(block as usize, size);
     } else if size == 0 {
         op.realloc_freed(old as usize, stamp);
     } else {

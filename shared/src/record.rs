@@ -43,8 +43,8 @@
 //!
 //! **Realloc.** `REALLOC_BEGIN` ends the old block *before* the call and exactly one of
 //! `REALLOC_MOVED*`, `REALLOC_FREED` or `REALLOC_FAILED` follows in the same stream: in between
-//! another thread may already own the old address. (Where the address is the same, nobody did, and the stamp is the same.) Without a
-//! follower the process ended inside of the call, and the old block counts as live.
+//! another thread may already own the old address. Without a follower the process ended inside of
+//! the call, and the old block counts as live.
 //!
 //! **Names.** `NAMED` says what variable owns a block: the one that lives at the address, or, where the reach is not 0, the one
 //! that the address lies in and that begins at most the reach (in units of [`NAMED_UNIT`] bytes) before it. A `realloc` hands the

@@ -162,12 +162,12 @@ unsafe extern "C" fn recorded_realloc(
         }
         let Some(op) = Op::begin(sp, bp) else { return System.realloc(block, layout, new_size) };
         // `realloc` of an over-aligned block is an allocation, a copy and a free inside of `System`: one call all the same.
-        let stamp = op.reallocating(block as usize);
+        let _stamp = op.reallocating(block as usize);
         let new = System.realloc(block, layout, new_size);
         if new.is_null() {
             op.realloc_failed(block as usize);
         } else {
-            op.reallocated(block as usize, new as usize, new_size, stamp);
+            op.reallocated(new as usize, new_size);
         }
         new
     }

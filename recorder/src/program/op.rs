@@ -58,16 +58,14 @@ impl Op {
     #[inline(always)]
     pub fn allocated(&self, address: usize, size: usize) {
         // SAFETY: we hold the guard of our own state.
-        unsafe { self.start(kind::ALLOC, kind::ALLOC_LARGE, address, size, clock::stamp()) }
+        unsafe { self.start(kind::ALLOC, kind::ALLOC_LARGE, address, size) }
     }
 
-    /// `realloc` has returned a block. Where it is at the `old` address, nobody else can have owned that in between, and the
-    /// stamp of [`Op::reallocating`] serves both of its records.
+    /// `realloc` has returned a block.
     #[inline(always)]
-    pub fn reallocated(&self, old: usize, address: usize, size: usize, begun: u64) {
-        let stamp = if address == old { begun } else { clock::stamp() };
+    pub fn reallocated(&self, address: usize, size: usize) {
         // SAFETY: we hold the guard of our own state.
-        unsafe { self.start(kind::REALLOC_MOVED, kind::REALLOC_MOVED_LARGE, address, size, stamp) }
+        unsafe { self.start(kind::REALLOC_MOVED, kind::REALLOC_MOVED_LARGE, address, size) }
     }
 
     /// A block is about to be freed.
@@ -77,8 +75,7 @@ impl Op {
         unsafe { self.short(kind::FREE, address, clock::stamp()) }
     }
 
-    /// A block is about to be reallocated. Returns the stamp, for [`Op::reallocated`] and
-    /// [`Op::realloc_freed`].
+    /// A block is about to be reallocated. Returns the stamp, for [`Op::realloc_freed`].
     #[inline(always)]
     #[must_use]
     pub fn reallocating(&self, address: usize) -> u64 {
@@ -154,7 +151,8 @@ impl Op {
     }
 
     #[inline(always)]
-    unsafe fn start(&self, small: u8, large: u8, address: usize, size: usize, stamp: u64) {
+    unsafe fn start(&self, small: u8, large: u8, address: usize, size: usize) {
+        let stamp = clock::stamp();
         let entry = Entry { sp: self.sp, bp: self.bp };
         // SAFETY: as above; `sp` and `bp` are the hook's caller's.
         unsafe {
