@@ -21,7 +21,8 @@ pub fn readable(name: &str) -> Option<String> {
     if let Ok(rust) = rustc_demangle::try_demangle(name) {
         return Some(format!("{rust:#}"));
     }
-    Symbol::new(name).ok().and_then(|name| name.demangle().ok()).or_else(|| without_signature(name))
+    let cpp = Symbol::new(name).ok().and_then(|name| name.demangle().ok());
+    cpp.map(|name| without_empty_packs(&name)).or_else(|| without_signature(name))
 }
 
 /// Name and template arguments of a function whose mangled name as a whole cannot be read.
@@ -39,8 +40,12 @@ fn without_signature(mangled: &str) -> Option<String> {
 fn demangled(name: &str) -> Option<String> {
     let options = DemangleOptions::new().no_params().no_return_type();
     let name = Symbol::new(name).ok()?.demangle_with_options(&options).ok()?;
-    // What an empty pack of arguments leaves.
-    Some(name.replace(", >", ">"))
+    Some(without_empty_packs(&name))
+}
+
+/// Without what an empty pack leaves behind the other template arguments.
+fn without_empty_packs(name: &str) -> String {
+    name.replace(", >", ">")
 }
 
 #[cfg(test)]
@@ -54,6 +59,7 @@ mod tests {
             ("_ZN5depot5depot5store17h0123456789abcdefE", "depot::depot::store"),
             ("_RNvNtCs1234_7mycrate3foo3bar", "mycrate::foo::bar"),
             ("_Z4loadv.cold", "load() [clone .cold]"),
+            ("_Z4makeI4NodeJEEvv", "void make<Node>()"),
         ] {
             assert_eq!(readable(name).as_deref(), Some(expected));
         }
