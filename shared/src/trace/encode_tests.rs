@@ -56,6 +56,16 @@ fn wild_records_come_back() {
     }
 }
 
+/// A clock that goes round: what the header says stays what the records say.
+#[test]
+fn the_highest_stamp_is_known_wherever_it_stands() {
+    let free = |stamp: u64| [crate::record::head(kind::FREE, 0x10), stamp];
+    let rows = [u64::MAX - 9, u64::MAX - 5, 60, 70].map(free).concat();
+    let (words, headers) = decode(&encode(&rows));
+    assert!(words == rows);
+    assert_eq!((headers[0].first_stamp, headers[0].last_stamp), (60, u64::MAX - 5));
+}
+
 #[test]
 fn an_encoder_carries_nothing_over() {
     let mut encoder = Encoder::new();

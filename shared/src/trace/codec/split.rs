@@ -314,9 +314,9 @@ impl Splitter {
         let passed = time.wrapping_sub(before);
         if !self.columns[column].put_byte(passed) {
             self.columns[column].put(passed);
-            if time < before {
-                times.last = times.last.max(before);
-            }
+        }
+        if time < before {
+            times.last = times.last.max(before);
         }
         if time < times.first {
             times.first = time;
