@@ -337,6 +337,16 @@ fn which_allocations_are_listed() {
     }
 }
 
+/// A limit of open files that is too low for us stays the program's own matter.
+#[test]
+fn few_files_may_be_open() {
+    let dir = folder();
+    let script = "ulimit -S -n 6; exec \"$0\" run --quiet -o rec sh -c 'ulimit -S -n'";
+    let ran = Cmd::new(["sh", "-c", script]).arg(artifacts::cli()).dir(dir.path()).run().success();
+    assert_eq!(ran.out(), "6\n");
+    assert!(Snapshot::load(&dir.path().join("rec/snapshot.json")).complete);
+}
+
 /// What is left of a recording without its traces is not overwritten.
 #[test]
 fn a_snapshot_of_another_recording_stays() {

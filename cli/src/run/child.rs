@@ -13,6 +13,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::Path;
 use std::ptr;
 
+use super::limits::OpenFiles;
 use super::signals::Signals;
 use super::{environment, inherited};
 use crate::preflight::SHELL;
@@ -25,6 +26,8 @@ pub struct Plan {
     pub args: Vec<CString>,
     /// Its environment but for the place of the recording.
     pub environment: Vec<CString>,
+    /// What it may open.
+    pub files: OpenFiles,
 }
 
 /// A child that waits to become the program. Dropped, it ends.
@@ -119,6 +122,7 @@ fn execute(plan: &Plan, output: &[CString], signals: &Signals) -> io::Error {
         unsafe { libc::close(stream) };
     }
     signals.give_back_all();
+    plan.files.give_back();
     let error = exec(&plan.path, &args, &environment);
     if error.raw_os_error() != Some(libc::ENOEXEC) {
         return error;

@@ -11,6 +11,7 @@ mod drain;
 mod environment;
 mod finish;
 mod inherited;
+mod limits;
 mod proc;
 mod signals;
 mod witness;
@@ -25,6 +26,7 @@ use rustix::time::{ClockId, clock_gettime};
 use self::child::{Plan, Waiting};
 use self::directory::Directory;
 use self::drain::Draining;
+use self::limits::OpenFiles;
 use self::signals::{Ending, Signals};
 use self::witness::{Ends, Witness};
 use crate::args::RunArgs;
@@ -50,9 +52,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
     let Some(command) = args.command.first() else {
         return Err(Error::usage("run", "no program to run was given").remedy("name one"));
     };
+    let files = OpenFiles::raise();
     let program = preflight::check(command)?;
     let library = Library::ready()?;
-    match record(args, command, &program, &library) {
+    let recorded = plan(args, &program, &library, files).and_then(|plan| record(args, command, &plan));
+    match recorded {
         Ok(ended) => Ok(finish::finish(args, &ended, library)),
         Err(error) => {
             library.discard();
@@ -62,10 +66,9 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// From the start of the program to its end.
-fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) -> Result<Ended> {
-    let plan = plan(args, program, library)?;
+fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
     let signals = Signals::take_over().map_err(|error| Error::failed("signals", describe(&error)))?;
-    let waiting = match Waiting::start(&plan, &signals) {
+    let waiting = match Waiting::start(plan, &signals) {
         Ok(waiting) => waiting,
         Err(error) => {
             return Err(Error::failed(
@@ -108,12 +111,13 @@ fn record(args: &RunArgs, command: &OsStr, program: &Path, library: &Library) ->
     Ok(Ended { directory, pid, ending, seen_ns, others })
 }
 
-fn plan(args: &RunArgs, program: &Path, library: &Library) -> Result<Plan> {
+fn plan(args: &RunArgs, program: &Path, library: &Library, files: OpenFiles) -> Result<Plan> {
     let words: Option<Vec<CString>> = args.command.iter().map(c_string).collect();
     let (Some(words), Some(path)) = (words, c_string(&program.as_os_str().to_owned())) else {
         return Err(Error::usage("run", "an argument holds a NUL character").remedy("leave it out"));
     };
-    Ok(Plan { path, args: words, environment: environment::for_program(args, library.path()) })
+    let environment = environment::for_program(args, library.path());
+    Ok(Plan { path, args: words, environment, files })
 }
 
 fn c_string(word: &OsString) -> Option<CString> {
