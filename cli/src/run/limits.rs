@@ -22,16 +22,16 @@ impl OpenFiles {
         let maximum = before.maximum.map(|most| most.max(NEEDED));
         let enough = Rlimit { current: Some(NEEDED), maximum };
         // Not everybody may raise the upper limit.
-        let allowed = Rlimit { current: before.maximum, ..before.clone() };
+        let allowed = Rlimit { current: before.maximum, ..before };
         let raised = [enough, allowed].into_iter().any(|limit| setrlimit(Resource::Nofile, limit).is_ok());
         Self { before: raised.then_some(before) }
     }
 
     /// Makes the limit what it was, for this process and what it becomes.
     pub fn give_back(&self) {
-        if let Some(before) = &self.before {
+        if let Some(before) = self.before {
             // To lower a limit is always allowed.
-            let _ = setrlimit(Resource::Nofile, before.clone());
+            let _ = setrlimit(Resource::Nofile, before);
         }
     }
 }
