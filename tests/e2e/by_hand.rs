@@ -139,6 +139,25 @@ fn automatic_exports() {
     }
 }
 
+/// Nothing of the export is the program's child: no signal, nothing to wait for; and it is made where such signals are ignored.
+#[test]
+fn an_export_is_no_child_of_the_programs() {
+    for ignored in [None, Some("ignored")] {
+        let folder = folder();
+        let argv = [program::c("hears_children", &[]).into_os_string()];
+        let ran = preloaded(folder.path())
+            .with_argv(argv.into_iter().chain(ignored.map(Into::into)).collect())
+            .env("MEMSCOPE_AUTO_EXPORT", "1")
+            .env("MEMSCOPE_EXPORT_PATH", "x")
+            .run()
+            .success();
+        assert_eq!(ran.out(), "", "{ignored:?}");
+        let said = format!("memscope: exported to {}\n", folder.path().join("x.json").display());
+        assert_eq!(ran.err(), said, "{ignored:?}");
+        assert!(Snapshot::load(&folder.path().join("x.json")).complete, "{ignored:?}");
+    }
+}
+
 /// The defaults: the name of the export, its format, and of the recording.
 #[test]
 fn default_names() {

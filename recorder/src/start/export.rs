@@ -4,6 +4,7 @@ use super::directory::executable;
 use super::settings::Format;
 use super::{Context, end, say};
 use crate::symbols;
+use crate::sys::signal::Blocked;
 use crate::sys::{file, syscall};
 use std::ffi::CString;
 
@@ -80,7 +81,7 @@ fn beside_library() -> Option<Vec<u8>> {
 }
 
 /// Runs `CLI analyze DIRECTORY OUTPUT` with our variables taken out of its environment; true where it
-/// succeeded. The child raises no SIGCHLD and no `wait` of the program's can see it (its exit signal is 0).
+/// succeeded.
 fn analyze(cli: &CString, directory: &[u8], output: &[u8]) -> bool {
     let arguments: Option<Vec<CString>> = [cli.as_bytes(), b"analyze", directory, output]
         .into_iter()
@@ -99,19 +100,48 @@ fn analyze(cli: &CString, directory: &[u8], output: &[u8]) -> bool {
         strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null()]).collect()
     };
     let (argv, envp) = (pointers(&arguments), pointers(&environment));
-    // SAFETY: the child of a plain fork (no shared memory) calls nothing but execve and exit; all
-    // pointers are valid until the call returns.
+    let exec = [cli.as_ptr() as usize, argv.as_ptr() as usize, envp.as_ptr() as usize, 0, 0, 0];
+    let blocked = Blocked::all();
+    // SAFETY: all pointers are valid until the call returns.
+    let child = unsafe { between(exec, &blocked) };
+    drop(blocked);
+    child.is_some_and(wait)
+}
+
+/// Starts a program by `execve` with these arguments, as the child of a child of ours: the first of them raises no SIGCHLD when it ends and
+/// no `wait` of the program's can see it (its exit signal is 0, which an `execve` would undo). Its status is the program's.
+///
+/// # Safety
+/// The arguments are an `execve`'s. Every signal is `blocked`.
+unsafe fn between(exec: [usize; 6], blocked: &Blocked) -> Option<usize> {
+    // SAFETY: the children of plain forks (no shared memory) make nothing but system calls; an action of zeros is the default one, of
+    // four words.
     unsafe {
-        let Ok(pid) = syscall(libc::SYS_clone, [0; 6]) else { return false };
-        if pid == 0 {
-            let exec = [cli.as_ptr() as usize, argv.as_ptr() as usize, envp.as_ptr() as usize, 0, 0, 0];
-            let _ = syscall(libc::SYS_execve, exec);
-            let _ = syscall(libc::SYS_exit_group, [127, 0, 0, 0, 0, 0]);
+        let fork = |exit_signal| syscall(libc::SYS_clone, [exit_signal, 0, 0, 0, 0, 0]);
+        let child = fork(0).ok()?;
+        if child != 0 {
+            return Some(child);
         }
-        wait(pid)
+        // Where the program ignores SIGCHLD, nothing would be left to wait for.
+        let default = [0_u64; 4];
+        let action = [libc::SIGCHLD as usize, default.as_ptr() as usize, 0, 8, 0, 0];
+        let _ = syscall(libc::SYS_rt_sigaction, action);
+        let status = match fork(libc::SIGCHLD as usize) {
+            Ok(0) => {
+                blocked.lift();
+                let _ = syscall(libc::SYS_execve, exec);
+                127
+            }
+            Ok(program) => usize::from(!wait(program)),
+            Err(_) => 126,
+        };
+        loop {
+            let _ = syscall(libc::SYS_exit_group, [status, 0, 0, 0, 0, 0]);
+        }
     }
 }
 
+/// Waits for the end of a child; true where that was a success.
 fn wait(pid: usize) -> bool {
     let mut status = 0_i32;
     loop {

@@ -19,6 +19,11 @@ impl Blocked {
 }
 
 impl Blocked {
+    /// Opens them in a child that was forked meanwhile.
+    pub fn lift(&self) {
+        set_mask(libc::SIG_SETMASK, self.before);
+    }
+
     /// Takes back a signal that a call of ours has raised for this thread.
     pub fn discard(&self, signal: i32) {
         let only = 1_u64 << (signal - 1);
