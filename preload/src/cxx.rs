@@ -4,14 +4,14 @@
 //! so that its caller is the stack's first frame, and a `delete` by the `free` in it.
 //!
 //! The real `operator new` may throw `bad_alloc`, or call a handler that frees and throws anything. It is called
-//! without a guard unless it is an allocator's own, so what a handler does is recorded.
+//! without a guard unless it is an allocator's own ([`OperatorNew`]), so what a handler does is recorded.
 
 use crate::c::release;
 use crate::list::Hook;
 use crate::real::{self, Cxx};
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use memscope_recorder::program::{Op, Quick};
+use memscope_recorder::program::{Op, OperatorNew, Quick};
 
 type Block = *mut c_void;
 /// A size, an alignment, or the address of `std::nothrow`: one machine word.
@@ -40,17 +40,15 @@ macro_rules! operator {
 
 /// Calls the real operator; records the block only where the operator is an allocator's own.
 #[inline(always)]
-unsafe fn record(size: usize, sp: usize, bp: usize, next: impl FnOnce() -> Block) -> Block {
+unsafe fn record(hook: Hook, size: usize, sp: usize, bp: usize, next: impl FnOnce() -> Block) -> Block {
     if real::cxx() != Cxx::Own {
         return next();
     }
     // SAFETY: `sp` and `bp` as the stub found them.
-    let Some(op) = (unsafe { Op::begin(sp, bp) }) else { return next() };
+    let Some(call) = (unsafe { OperatorNew::begin(real::address(hook), sp, bp) }) else { return next() };
     let block = next();
-    if block.is_null() {
-        op.failed()
-    } else {
-        op.allocated(block as usize, size)
+    if !block.is_null() {
+        call.allocated(block as usize, size);
     }
     block
 }
@@ -143,7 +141,7 @@ macro_rules! plain_new {
                     return block;
                 }
                 match operator!($hook as New1) {
-                    Some(next) => record(size, sp, bp, || next(size)),
+                    Some(next) => record(Hook::$hook, size, sp, bp, || next(size)),
                     None => without_runtime(size, 0, false, sp, bp),
                 }
             }
@@ -161,7 +159,7 @@ macro_rules! nothrow_new {
                     return block;
                 }
                 match operator!($hook as New2) {
-                    Some(next) => record(size, sp, bp, || next(size, nothrow)),
+                    Some(next) => record(Hook::$hook, size, sp, bp, || next(size, nothrow)),
                     None => without_runtime(size, 0, true, sp, bp),
                 }
             }
@@ -179,7 +177,7 @@ macro_rules! aligned_new {
                     return block;
                 }
                 match operator!($hook as New2) {
-                    Some(next) => record(size, sp, bp, || next(size, align)),
+                    Some(next) => record(Hook::$hook, size, sp, bp, || next(size, align)),
                     None => without_runtime(size, align, false, sp, bp),
                 }
             }
@@ -203,7 +201,7 @@ macro_rules! aligned_nothrow_new {
                     return block;
                 }
                 match operator!($hook as New3) {
-                    Some(next) => record(size, sp, bp, || next(size, align, nothrow)),
+                    Some(next) => record(Hook::$hook, size, sp, bp, || next(size, align, nothrow)),
                     None => without_runtime(size, align, true, sp, bp),
                 }
             }

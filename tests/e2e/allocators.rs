@@ -59,6 +59,22 @@ fn preloaded_too() {
     }
 }
 
+/// An operator that fails changes nothing else, and what the program's handler does meanwhile and the C++ library for the
+/// exception is recorded. (The third allocator ends the program instead of throwing.)
+#[test]
+fn an_operator_that_throws() {
+    let program = program::cxx("no_memory", &["-std=c++17"]);
+    for (name, _) in [ALLOCATORS[0], ALLOCATORS[2]] {
+        let recorded = Record::new([&program]).env("LD_PRELOAD", library(name)).success();
+        let process = recorded.process();
+        for size in [10007, 10009, 10037] {
+            assert_eq!(process.one_sized(size).freed_by, "free", "{name}: {size}");
+        }
+        assert_eq!((process.stats.failed_allocations, process.stats.unknown_frees), (3, 0), "{name}");
+        assert_eq!(process.stats.total_deallocations, 6, "{name}: with those of three exceptions");
+    }
+}
+
 /// What such an allocator hands out is not in the recording, which JSON, terminal and HTML say.
 #[test]
 fn built_in() {

@@ -47,13 +47,14 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
             ThreadState::set_guard(state, sp);
             return Some((state, 0));
         }
-        match stack::classify_nested(Entry { sp, bp }, outer) {
+        match stack::classify_nested(Entry { sp, bp }, outer, (*state).operator) {
             Nested::Reentrant => None,
             Nested::Stale => {
+                (*state).operator = 0;
                 ThreadState::set_guard(state, sp);
                 Some((state, 0))
             }
-            Nested::Signal => {
+            Nested::Signal | Nested::CalledOut => {
                 let nested = nested_state(state)?;
                 ThreadState::set_guard(nested, sp);
                 tls::set(nested as usize);

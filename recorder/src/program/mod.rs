@@ -11,6 +11,7 @@ mod carried;
 pub mod fork;
 pub mod naming;
 mod op;
+mod operator;
 mod quick;
 pub mod slow;
 pub mod stack;
@@ -18,6 +19,7 @@ pub mod thread;
 pub mod tls;
 
 pub use op::Op;
+pub use operator::OperatorNew;
 pub use quick::Quick;
 
 /// True while the calling thread runs a hook that records (and no part of it that is marked as ours).

@@ -46,6 +46,13 @@ impl Op {
         Some(Self { state, sp, bp, restore })
     }
 
+    /// The call is one of an allocator's own `operator new`, which is at this address; 0: of something else.
+    #[inline(always)]
+    pub(super) fn calls_operator(&self, real: usize) {
+        // SAFETY: the calling thread's own state.
+        unsafe { (*self.state).operator = real };
+    }
+
     /// The address that the hook returns to.
     #[inline(always)]
     #[must_use]

@@ -84,6 +84,8 @@ pub struct ThreadState {
     pub stack: StackState,
     /// How far the last look for a stack led that found none.
     pub miss: Miss,
+    /// Where an allocator's own `operator new` runs: its address. Else 0.
+    pub operator: usize,
 }
 
 impl ThreadState {

@@ -9,6 +9,9 @@
 //! inner hook <- ... <- main, no outer hook on the way: it was left by longjmp            Stale
 //! ```
 //!
+//! An allocator's own `operator new` calls others as well where there is no memory: the program's handler, and the C++ library for
+//! an exception. Their frames lie between its own and the inner hook's.
+//!
 //! This is rare, and writes nothing: rules of modules that are not recorded yet are not cached.
 
 use super::bounds::Bounds;
@@ -22,19 +25,40 @@ use super::{Entry, cfi, modules};
 pub enum Nested {
     /// The allocator, called by the outer hook, has called a hooked function itself.
     Reentrant,
+    /// Somebody else, whom the allocator has called, has.
+    CalledOut,
     /// A signal handler runs that interrupted the outer hook.
     Signal,
     /// The outer hook does not run any more.
     Stale,
 }
 
-/// Classifies a nested call. `outer_sp` is the [`Entry::sp`] of the outer hook.
+/// The code that an allocator's own `operator new` runs in, whatever it is busy with there.
+#[derive(Debug)]
+struct Inside {
+    operator: usize,
+}
+
+impl Inside {
+    /// Whether a pc lies in the allocator, in libraries that it may use, or in our hook.
+    fn has(&self, pc: usize) -> bool {
+        let module = |address| modules::find(address, None).map(|(module, _)| module.start);
+        let libc = libc::gnu_get_libc_version as *const () as usize;
+        let hook = classify_nested as unsafe fn(Entry, usize, usize) -> Nested as usize;
+        let found = module(pc);
+        super::is_loader(pc)
+            || found.is_some() && [self.operator, libc, hook].into_iter().any(|known| module(known) == found)
+    }
+}
+
+/// Classifies a nested call. `outer_sp` is the [`Entry::sp`] of the outer hook, and `operator` the function that it has called
+/// where that is an allocator's own `operator new`, else 0.
 ///
 /// # Safety
 /// `entry` must describe a hook of this thread that has not returned.
 #[cold]
 #[must_use]
-pub unsafe fn classify_nested(entry: Entry, outer_sp: usize) -> Nested {
+pub unsafe fn classify_nested(entry: Entry, outer_sp: usize, operator: usize) -> Nested {
     // SAFETY: passed on.
     let mut frame = unsafe { entry.frame() };
     let generation = modules::generation();
@@ -44,13 +68,19 @@ pub unsafe fn classify_nested(entry: Entry, outer_sp: usize) -> Nested {
     };
     let mut bounds = Bounds::default();
     bounds.enter(frame.sp);
-    let mut signal = false;
+    let (mut signal, mut called_out) = (false, false);
+    let inside = (operator != 0).then_some(Inside { operator });
     loop {
         let rule: Rule = find(frame.rule_address());
         signal |= rule.kind() == Kind::Signal;
+        called_out |= inside.as_ref().is_some_and(|inside| !inside.has(frame.rule_address()));
         match frame.step(rule, &mut bounds, find) {
             Step::Caller(caller) if caller.sp == outer_sp.wrapping_add(8) => {
-                return if signal { Nested::Signal } else { Nested::Reentrant };
+                return match (signal, called_out) {
+                    (true, _) => Nested::Signal,
+                    (false, true) => Nested::CalledOut,
+                    (false, false) => Nested::Reentrant,
+                };
             }
             Step::Caller(caller) => frame = caller.after(&frame),
             Step::End(_) => return Nested::Stale,

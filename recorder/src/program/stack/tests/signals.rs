@@ -168,7 +168,7 @@ static CLASSES: Mutex<Vec<Nested>> = Mutex::new(Vec::new());
 extern "C" fn classify(sp: usize, bp: usize) {
     let outer = OUTER.load(Ordering::Relaxed);
     // SAFETY: called by a hook's stub.
-    let class = unsafe { classify_nested(Entry { sp, bp }, outer) };
+    let class = unsafe { classify_nested(Entry { sp, bp }, outer, 0) };
     CLASSES.lock().unwrap().push(class);
 }
 
