@@ -196,6 +196,26 @@ fn an_extension_is_kept_and_paths_are_relative_to_the_start() {
     assert!(files.iter().any(|name| name.starts_with("rec-")), "{files:?}");
 }
 
+/// The directory at the start is that of the first image, wherever a later one is.
+#[test]
+fn a_later_image_exports_to_where_the_first_began() {
+    for path in [None, Some("sub/x")] {
+        let folder = folder();
+        std::fs::create_dir(folder.path().join("other")).expect("a folder");
+        let script = format!("cd other && exec {}", program::c("stacks", &[]).display());
+        let mut command = preloaded(folder.path())
+            .with_argv(vec!["sh".into(), "-c".into(), script.into()])
+            .env("MEMSCOPE_AUTO_EXPORT", "1");
+        if let Some(path) = path {
+            command = command.env("MEMSCOPE_EXPORT_PATH", path);
+        }
+        let ran = command.run().success();
+        let json = folder.path().join(path.unwrap_or("memscope_final_snapshot")).with_extension("json");
+        assert_eq!(Snapshot::load(&json).processes.len(), 2, "{}", ran.tail());
+        assert!(names(&folder.path().join("other")).is_empty());
+    }
+}
+
 /// The command line is found beside the library, too.
 #[test]
 fn the_exporter_beside_the_library() {

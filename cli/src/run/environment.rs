@@ -12,7 +12,8 @@ unsafe extern "C" {
 }
 
 /// Variables that are not handed on: ours to set, or the work of `run` itself.
-const TAKEN: &[&[u8]] = &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_RECORDING", b"MEMSCOPE_AUTO_EXPORT"];
+const TAKEN: &[&[u8]] =
+    &[b"LD_PRELOAD", b"MEMSCOPE_OUTPUT", b"MEMSCOPE_RECORDING", b"MEMSCOPE_START", b"MEMSCOPE_AUTO_EXPORT"];
 
 /// The environment, entry by entry, but for `MEMSCOPE_OUTPUT`: that waits for the program's id.
 pub fn for_program(args: &RunArgs, library: &Path) -> Vec<CString> {

@@ -151,17 +151,27 @@ fn expand(pattern: &[u8], pid: u32, program: impl Fn() -> Vec<u8>) -> Vec<u8> {
 
 /// Makes a path absolute by the working directory; a final slash goes.
 pub fn absolute(path: &[u8]) -> Result<Vec<u8>, Errno> {
-    let mut whole = if path.starts_with(b"/") {
-        path.to_vec()
-    } else {
-        let mut cwd = [0; 4096];
-        let n = file::working_directory(&mut cwd)?;
-        [&cwd[..n.saturating_sub(1)], b"/", path].concat()
+    if path.starts_with(b"/") { Ok(absolute_from(b"", path)) } else { Ok(absolute_from(&working()?, path)) }
+}
+
+/// The working directory.
+pub fn working() -> Result<Vec<u8>, Errno> {
+    let mut cwd = [0; 4096];
+    let n = file::working_directory(&mut cwd)?;
+    Ok(cwd[..n.saturating_sub(1)].to_vec())
+}
+
+/// Makes a path absolute by this directory; a final slash goes.
+#[must_use]
+pub fn absolute_from(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    let mut whole = match directory.strip_suffix(b"/").unwrap_or(directory) {
+        _ if path.starts_with(b"/") => path.to_vec(),
+        directory => [directory, b"/", path].concat(),
     };
     while whole.len() > 1 && whole.ends_with(b"/") {
         whole.pop();
     }
-    Ok(whole)
+    whole
 }
 
 /// File name of the executable.
@@ -187,5 +197,7 @@ mod tests {
         assert_eq!(expand(b"a%p-%e%%p%", 12, || b"x y".into()), b"a12-x y%12%");
         assert_eq!(absolute(b"/a/b//").unwrap(), b"/a/b");
         assert!(absolute(b"rel").unwrap().ends_with(b"/rel"));
+        assert_eq!(absolute_from(b"/", b"rel/"), b"/rel");
+        assert_eq!(absolute_from(b"/a", b"rel"), b"/a/rel");
     }
 }

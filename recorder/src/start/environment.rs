@@ -37,6 +37,11 @@ pub fn name_directory(directory: &[u8]) {
     replace(&[(b"MEMSCOPE_OUTPUT=", directory), (b"MEMSCOPE_RECORDING=", directory)]);
 }
 
+/// Puts the working directory into it, which a later image of this process may have left.
+pub fn name_start(directory: &[u8]) {
+    replace(&[(b"MEMSCOPE_START=", directory)]);
+}
+
 /// Tells children that nothing is recorded here, so that the reason is said once.
 pub fn name_nothing() {
     replace(&[(b"MEMSCOPE_RECORDING=", NOTHING)]);

@@ -135,10 +135,23 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
         return Ok(None);
     }
     let now = clock::sample();
-    let context = make_context(settings, directory, launched, first, clock_hz(process.first_sample(), now));
+    let is_later_image = settings.joins.as_deref() == Some(directory.path());
+    let start = if is_later_image { settings.start.clone() } else { directory::working().ok() };
+    let start = start.filter(|_| settings.auto_export && first && !launched);
+    let context = make_context(
+        settings,
+        start.as_deref(),
+        directory,
+        launched,
+        first,
+        clock_hz(process.first_sample(), now),
+    );
     // A process that was found through the library's path has an environment of the program's making.
     if !launched && (!led || environment::names_directory()) {
         environment::name_directory(context.directory.path());
+    }
+    if let Some(start) = start {
+        environment::name_start(&start);
     }
     open(process, &context, None, birth, now).map_err(|error| {
         let name = String::from_utf8_lossy(context.directory.path());
@@ -169,6 +182,7 @@ fn hand_on(directory: &Directory, settings: &Settings, library: Vec<u8>, led: bo
 
 fn make_context(
     settings: Settings,
+    start: Option<&[u8]>,
     directory: Directory,
     launched: bool,
     first: bool,
@@ -187,7 +201,7 @@ fn make_context(
         thread: settings.thread,
         quiet: settings.quiet,
         format: settings.export_format,
-        export_path: if auto_export { directory::absolute(&path).unwrap_or(path) } else { path },
+        export_path: start.map_or_else(|| path.clone(), |start| directory::absolute_from(start, &path)),
         cli: settings.cli,
         clock_hz,
     };

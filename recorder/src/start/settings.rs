@@ -24,6 +24,8 @@ pub struct Settings {
     pub cli: Option<CString>,
     /// The recording that an ancestor, recorded by hand, has begun: its directory. Of our own making.
     pub joins: Option<Vec<u8>>,
+    /// Where the first image of the recording's first process started: what `export_path` is relative to. Of our own making.
+    pub start: Option<Vec<u8>>,
     /// What is wrong with the values, a line each. The first process of a recording says it.
     pub complaints: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             quiet: false,
             cli: None,
             joins: None,
+            start: None,
             complaints: Vec::new(),
         }
     }
@@ -98,6 +101,7 @@ impl Settings {
             b"OUTPUT" if !value.is_empty() => self.output = Some(value.into()),
             b"EXPORT_PATH" if !value.is_empty() => self.export_path = Some(value.into()),
             b"RECORDING" => self.joins = Some(value.into()),
+            b"START" => self.start = Some(value.into()),
             b"CLI" if !value.is_empty() => self.cli = CString::new(value).ok(),
             b"AUTO_EXPORT" => self.auto_export = self.switch("AUTO_EXPORT", value, false),
             b"FOLLOW" => self.follow = self.switch("FOLLOW", value, true),
