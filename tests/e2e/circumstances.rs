@@ -490,6 +490,12 @@ fn assert_steps_aside(program: &Path, says_by_hand: bool) {
     let ran = Record::new(["sh", "-c", &script]).command_in(folder.path()).run();
     assert_same(&ran, &native, "in a child");
     assert_eq!(traces_in(&rec).len(), if says_by_hand { 1 } else { 2 });
+    let snapshot = Snapshot::load(&rec.join("snapshot.json"));
+    let listed: Vec<_> =
+        snapshot.unrecorded.iter().map(|one| (one.reason.as_str(), one.parent_pid)).collect();
+    let expected =
+        ("it has AddressSanitizer in it, which brings its own allocator", snapshot.processes[0].pid);
+    assert_eq!(listed, if says_by_hand { vec![expected] } else { vec![] });
 }
 
 #[test]

@@ -26,6 +26,12 @@ impl Directory {
         Ok(directory)
     }
 
+    /// One that an ancestor has made.
+    #[must_use]
+    pub fn known(path: &[u8]) -> Self {
+        Self { path: path.to_vec() }
+    }
+
     /// Refuses a directory that somebody else may rearrange, and a link that may lead to one. A `new` one gets its mode.
     fn is_ours(&self, new: bool) -> Result<(), Errno> {
         let path = CString::new(self.path.as_slice()).map_err(|_| Errno(libc::EINVAL))?;

@@ -6,6 +6,7 @@ pub mod end;
 mod environment;
 mod export;
 mod handoff;
+mod listing;
 pub mod sandbox;
 mod sanitizer;
 pub mod settings;
@@ -21,7 +22,7 @@ use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::spool::notes;
-use crate::sys::{Errno, file, memory, process as os, seal, time};
+use crate::sys::{Errno, file, memory, process as os, seal};
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -81,6 +82,7 @@ pub fn start() {
             return step_aside(process);
         }
         if let Some(name) = sanitizer::present() {
+            sanitizer::list(name);
             sanitizer::say_so(name);
             return step_aside(process);
         }
@@ -249,11 +251,7 @@ pub fn forked_child(process: &'static Process) {
 /// Leaves a note in the parent's spool about this forked child, which has no recording.
 fn is_noted(parent: &Context, error: Errno) -> bool {
     let why = format!("its recording cannot be made: {}", error.text());
-    let mut text = format!("{}\0{}\0{why}\0", parent_pid(Some(parent.pid)), time::realtime_ns()).into_bytes();
-    for part in core::iter::once(directory::executable()).chain(os::read_words(c"/proc/self/cmdline")) {
-        text.extend_from_slice(&part);
-        text.push(0);
-    }
+    let text = listing::text(parent_pid(Some(parent.pid)), &why);
     notes::leave(os::pid(), &text).is_some()
 }
 
