@@ -6,7 +6,7 @@
 //! The real `operator new` may throw `bad_alloc`, or call a handler that frees and throws anything. It is called
 //! without a guard unless it is an allocator's own ([`OperatorNew`]), so what a handler does is recorded.
 
-use crate::c::release;
+use crate::c::{possible, release};
 use crate::list::Hook;
 use crate::real::{self, Cxx};
 use core::ffi::c_void;
@@ -48,7 +48,7 @@ unsafe fn record(hook: Hook, size: usize, sp: usize, bp: usize, next: impl FnOnc
     let Some(call) = (unsafe { OperatorNew::begin(real::address(hook), sp, bp) }) else { return next() };
     let block = next();
     if !block.is_null() {
-        call.allocated(block as usize, size);
+        call.allocated(block as usize, possible(block, size));
     }
     block
 }

@@ -29,6 +29,10 @@ fn assert_recorded(process: &Process, what: &str) {
     assert_eq!(process.sized(40).len(), 15_000, "{what}");
     assert_eq!(process.sized(48).iter().filter(|a| a.freed_by == "free").count(), 15_000, "{what}");
     assert_eq!(process.static_allocators, [], "{what}: it is in front of nothing");
+    assert!(
+        process.allocations.iter().all(|block| block.size < 1 << 47),
+        "{what}: more than there are addresses"
+    );
 }
 
 #[test]

@@ -29,6 +29,9 @@ int main(int, char **argv) {
     ::operator delete(::operator new(10067));
     ::operator delete(::operator new(10069, std::align_val_t(64)), std::align_val_t(64));
     ::operator delete(::operator new(10079, std::nothrow), std::nothrow);
+    // One of the allocators rounds this up to nothing much.
+    volatile size_t most = (size_t)-5;
+    free(pvalloc(most));
     pthread_t threads[3];
     for (pthread_t &t : threads) must(!pthread_create(&t, nullptr, works, nullptr));
     for (pthread_t t : threads) pthread_join(t, nullptr);
