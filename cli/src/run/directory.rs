@@ -49,7 +49,10 @@ impl Directory {
             return Err(Error::failed(path.display(), "its path holds %p or %e, which stand for names")
                 .remedy("name another directory with -o"));
         }
-        let reported = || REPORTS.iter().any(|file| fs::symlink_metadata(absolute.join(file)).is_ok());
+        // Links are somebody else's: what is written later does not follow them.
+        let is_file =
+            |name: &&str| fs::symlink_metadata(absolute.join(name)).is_ok_and(|meta| meta.is_file());
+        let reported = || REPORTS.iter().any(is_file);
         if holds_recording(&absolute) || reported() {
             return Err(Error::failed(path.display(), "it already holds a recording")
                 .remedy("name another directory with -o, or remove it"));
