@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memscope_recorder::program::tls;
 use memscope_recorder::symbols::{self, Module};
 use memscope_recorder::sys::process;
+use memscope_recorder::sys::signal::Blocked;
 
 const UNRESOLVED: u32 = 0;
 const RESOLVING: u32 = 1;
@@ -33,16 +34,22 @@ pub enum Cxx {
     Own,
 }
 
-/// Looks up all functions, once. Other threads wait; the looking thread's own calls come back at once
+/// Looks up all functions, once. Other threads wait for it, or do it themselves where it takes too long; the looking thread's own calls come back at once
 /// and are served by the arena.
 #[cold]
 #[inline(never)]
 pub fn resolve() {
+    let _undisturbed = Blocked::all();
     if STATE.compare_exchange(UNRESOLVED, RESOLVING, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        while STATE.load(Ordering::Acquire) == RESOLVING && tls::get() != tls::OURS {
-            process::yield_now();
+        let mut turns = process::Turns::default();
+        loop {
+            if STATE.load(Ordering::Acquire) != RESOLVING || tls::get() == tls::OURS {
+                return;
+            }
+            if !turns.pass() {
+                break;
+            }
         }
-        return;
     }
     let _ours = tls::Unrecorded::begin();
     LOOKING.store(true, Ordering::Relaxed);

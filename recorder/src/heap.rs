@@ -19,6 +19,8 @@ const CHUNK: usize = 256 << 10;
 #[repr(C)]
 struct State {
     locked: AtomicU32,
+    /// 1 where the lock's holder has not come back.
+    stuck: AtomicU32,
     free: [*mut Link; CLASSES],
     chunk: *mut u8,
     chunk_left: usize,
@@ -103,8 +105,15 @@ impl Locked {
         let state = state()?;
         // SAFETY: the state is mapped for good, and only its atomic is touched without the lock.
         let lock = unsafe { &(*state).locked };
+        let mut turns = process::Turns::default();
         while lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            process::yield_now();
+            // SAFETY: as above.
+            let stuck = unsafe { &(*state).stuck };
+            if stuck.load(Ordering::Relaxed) != 0 || !turns.pass() {
+                // Its holder has gone: nobody is to wait for it again.
+                stuck.store(1, Ordering::Relaxed);
+                return None;
+            }
         }
         Some(Self(state))
     }
@@ -161,7 +170,14 @@ unsafe impl GlobalAlloc for OwnHeap {
         #[cfg(feature = "audit")]
         audit();
         match class_of(layout) {
-            Some(class) => Locked::take().map_or(null_mut(), |mut heap| heap.pop(class)),
+            Some(class) => match Locked::take() {
+                Some(mut heap) => heap.pop(class),
+                // Without the lists: a block that is never given out again.
+                None => {
+                    let size = (1_usize << (SMALLEST_SHIFT as usize + class)).max(memory::PAGE);
+                    memory::map_private_aligned(size, size).unwrap_or(null_mut())
+                }
+            },
             None => {
                 let mapped = if layout.align() <= memory::PAGE {
                     memory::map_private(layout.size())

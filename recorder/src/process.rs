@@ -143,16 +143,15 @@ impl Process {
         self.phase.compare_exchange(from as u32, to as u32, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Runs `first` once, in the thread that comes first; others wait until the phase has left `Unborn`.
+    /// Runs `first` once, in the thread that comes first; others wait until the phase has left `Unborn`, if that is soon.
     pub fn leave_unborn(&self, first: impl FnOnce()) {
         if self.starting.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.pid.store(os::pid(), Ordering::Relaxed);
             first();
             return;
         }
-        while self.phase() == Phase::Unborn {
-            os::yield_now();
-        }
+        let mut turns = os::Turns::default();
+        while self.phase() == Phase::Unborn && turns.pass() {}
     }
 
     /// The spool's file.

@@ -26,6 +26,8 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 #[repr(C)]
 struct State {
     locked: AtomicU32,
+    /// 1 where the lock's holder has not come back.
+    stuck: AtomicU32,
     free: [*mut Link; CLASSES],
     /// What is left of the newest region is from `start` to `end`.
     start: usize,
@@ -93,8 +95,15 @@ impl Locked {
         let state = state()?;
         // SAFETY: the state is mapped for good, and only its atomic is touched without the lock.
         let lock = unsafe { &(*state).locked };
+        let mut turns = process::Turns::default();
         while lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            process::yield_now();
+            // SAFETY: as above.
+            let stuck = unsafe { &(*state).stuck };
+            if stuck.load(Ordering::Relaxed) != 0 || !turns.pass() {
+                // Its holder has gone: nobody is to wait for it again.
+                stuck.store(1, Ordering::Relaxed);
+                return None;
+            }
         }
         Some(Self(state))
     }

@@ -53,6 +53,15 @@ fn cancelled_at_work() {
     }
 }
 
+/// Cancelled at once wherever they are, in the recorder's own work as well: that ends nobody else's.
+#[test]
+fn cancelled_in_their_first_call() {
+    for process in recorded("cancel_newborn", 0) {
+        assert_eq!(process.sized(20089).len(), 1);
+        assert!((0..40).all(|i| process.sized(200_000 + i).len() == 1));
+    }
+}
+
 /// Handlers that allocate.
 #[test]
 fn signal_handlers() {

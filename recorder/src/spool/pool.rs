@@ -135,8 +135,12 @@ impl Pool {
         let signals = Blocked::all();
         if self.growing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             drop(signals);
+            let mut turns = process::Turns::default();
             while self.growing.load(Ordering::Relaxed) == 1 {
-                process::yield_now();
+                if !turns.pass() {
+                    // It won't come back: the file stays as it is.
+                    return self.lone(file);
+                }
             }
             return self.take(file);
         }
@@ -152,6 +156,11 @@ impl Pool {
             // SAFETY: as above.
             return unsafe { Buffer::at(first as *mut u8) };
         }
+        self.lone(file)
+    }
+
+    /// A private buffer, because the file does not grow.
+    fn lone(&self, file: &SpoolFile) -> Option<Buffer> {
         let buffer = self.private()?;
         // From here on records may be lost with the process, which its end is to say.
         if let Some(since) = file.word(layout::header::PRIVATE_SINCE).filter(|since| since.get() == 0) {
@@ -198,6 +207,15 @@ mod tests {
             assert_eq!(head & ADDRESS, 0x7fff_1234_5000);
             assert_eq!(count_of(head), count);
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_ever_for_who_grows_it() {
+        // SAFETY: valid when zero.
+        let (pool, file): (Pool, SpoolFile) = unsafe { (core::mem::zeroed(), core::mem::zeroed()) };
+        pool.growing.store(1, Ordering::Relaxed);
+        let buffer = pool.take(&file).expect("a buffer after a while");
+        assert_eq!(buffer.header().private.load(Ordering::Relaxed), 1);
     }
 
     #[test]

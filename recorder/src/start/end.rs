@@ -4,6 +4,7 @@ use super::{Context, context, export, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
+use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -45,6 +46,8 @@ impl Reason {
 /// Ends the recording for the whole process at this instant: what came before is exact, what comes after is
 /// only counted. Says so once.
 pub fn end_recording(process: &Process, reason: Reason) {
+    // A thread that is cancelled in here would leave the recording half ended, and our heap locked.
+    let _undisturbed = Blocked::all();
     let _ours = Unrecorded::begin();
     let spool = process.spool();
     if spool.word(header::ENDED_AT).is_none_or(|word| !word.replace(u64::MAX, clock::stamp())) {

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::{birth, fork, slow, tls};
 use crate::sync::atomic::Ordering;
+use crate::sys::signal::Blocked;
 use crate::sys::{process as os, seal};
 use core::time::Duration;
 
@@ -48,6 +49,7 @@ pub fn before(filter: Filter) -> Option<Undo> {
     if let Some(process) = process::get()
         && process.phase() == Phase::Recording
     {
+        let _undisturbed = Blocked::all();
         let _ours = tls::Unrecorded::begin();
         prepare(process, filter, state);
     }

@@ -107,6 +107,39 @@ pub fn yield_now() {
     let _ = unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
 }
 
+/// Turns of a wait for another thread, which may have ended or been stopped in the middle of what is waited for: so the wait ends.
+#[derive(Debug, Default)]
+pub struct Turns {
+    taken: u32,
+    last_ns: u64,
+    waited_ns: u64,
+}
+
+impl Turns {
+    /// What is waited for takes microseconds.
+    const PATIENCE_NS: u64 = 5_000_000_000;
+    /// Between two turns: a process that was stopped meanwhile has not waited all that time.
+    const MOST_NS: u64 = 200_000_000;
+    /// Where no clock can be asked (see [`super::seal`]).
+    const MOST_TURNS: u32 = 1 << 28;
+
+    /// Gives the processor to another thread; false where that has lasted too long.
+    #[must_use]
+    pub fn pass(&mut self) -> bool {
+        yield_now();
+        if cfg!(loom) {
+            return true;
+        }
+        self.taken = self.taken.saturating_add(1);
+        let now = super::time::monotonic_ns();
+        if self.last_ns != 0 {
+            self.waited_ns += now.saturating_sub(self.last_ns).min(Self::MOST_NS);
+        }
+        self.last_ns = now;
+        self.waited_ns < Self::PATIENCE_NS && self.taken < Self::MOST_TURNS
+    }
+}
+
 /// Start of this process in clock ticks since boot: field 22 of `/proc/self/stat`. 0 where that can't
 /// be read.
 #[must_use]

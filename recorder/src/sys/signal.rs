@@ -9,11 +9,12 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Blocks all signals. glibc's internal ones (32 and 33) stay open: `setuid` in a threaded
-    /// program waits for every thread to answer one of them.
+    /// Blocks all signals, that by which glibc cancels a thread (32) among them: the thread would end inside of what it does
+    /// undisturbed. Only 33 stays open: `setuid` in a threaded program waits for every thread to answer it, and its
+    /// handler makes one system call and returns.
     #[must_use]
     pub fn all() -> Self {
-        let mask = !(0b11_u64 << 31);
+        let mask = !(1_u64 << 32);
         Self { before: set_mask(libc::SIG_SETMASK, mask).unwrap_or(0) }
     }
 }

@@ -14,6 +14,7 @@ mod thread;
 use crate::process::{Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
+use crate::start::end;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{futex, process as os, seal};
@@ -123,11 +124,15 @@ impl Writer {
         }
     }
 
+    /// `None` where there is none, or its holder keeps it for too long.
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
         let signals = Blocked::all();
         let ours = Unrecorded::begin();
+        let mut turns = os::Turns::default();
         while self.lock.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            os::yield_now();
+            if !turns.pass() {
+                return None;
+            }
         }
         // SAFETY: set once, never freed, and the lock makes us its only user.
         match unsafe { self.sink.load(Ordering::Acquire).as_mut() } {
@@ -145,6 +150,7 @@ impl Writer {
         if self.left.is_on() {
             return self.leave(process, buffer, abandoned);
         }
+        let mut turns = os::Turns::default();
         loop {
             // A signal handler that sends inside of a send could wait for it without end.
             let blocked = Blocked::all();
@@ -157,8 +163,9 @@ impl Writer {
             if sent {
                 break;
             }
-            if !self.write_if_nobody_does(process) {
-                os::yield_now();
+            if !self.write_if_nobody_does(process) && !turns.pass() {
+                // In the spool it is all the same, where completion finds it.
+                return end::end_recording(process, end::Reason::Stalled);
             }
             if process.phase() != Phase::Recording {
                 return;
@@ -210,6 +217,7 @@ impl Writer {
         if os::pid() != process.pid.load(Ordering::Relaxed) {
             return;
         }
+        let _undisturbed = Blocked::all();
         if self.state.compare_exchange(NONE, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let state = if thread::spawn(process) { RUNNING } else { FORBIDDEN };
             // The thread may have run and stopped by now.

@@ -2,6 +2,7 @@
 // as the other programs do.
 #include "../c/say.h"
 #include <atomic>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -75,6 +76,25 @@ void *busy(void *) {
     pthread_cleanup_pop(0);
     return nullptr;
 }
+// Cancelled wherever it is, a little after its first call: that is when a recorder has most to do. libc only unmaps such a large
+// block: it takes no lock that the thread could keep.
+void *newborn(void *large) {
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, nullptr);
+    free(large);
+    spin();
+    return nullptr;
+}
+void *survivor(void *) { brief(20089); return nullptr; }
+void newborns() {
+    pthread_t t;
+    mallopt(M_MMAP_THRESHOLD, 100000);
+    for (int i = 0; i < 40; i++) {
+        must(!pthread_create(&t, nullptr, newborn, malloc(200000 + i)));
+        usleep(100 + i * 20);
+        must(!pthread_cancel(t) && !pthread_join(t, nullptr));
+    }
+    must(!pthread_create(&t, nullptr, survivor, nullptr) && !pthread_join(t, nullptr));
+}
 void all(void *(*what)(void *), bool cancel) {
     pthread_t threads[THREADS];
     waiting = 0;
@@ -133,6 +153,7 @@ int main(int argc, char **argv) {
     else if (is("cancel_deferred")) all(deferred, true);
     else if (is("cancel_asynchronous")) all(asynchronous, true);
     else if (is("cancel_busy")) all(busy, true);
+    else if (is("cancel_newborn")) newborns();
     else if (is("signals")) signals();
     else if (is("exit_while_others_run")) {
         pthread_t t;
