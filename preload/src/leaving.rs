@@ -38,19 +38,21 @@ pub const NUMBERS: [c_long; 21] = [
 
 /// Before a system call of [`NUMBERS`] with these first arguments.
 pub fn before_call(number: c_long, a: usize, b: usize, c: usize) {
-    let matters = match number {
-        libc::SYS_setrlimit => limits_files(a),
+    match number {
+        libc::SYS_setrlimit => before_limit(a),
         // Without a new limit it only asks.
-        libc::SYS_prlimit64 => limits_files(b) && c != 0,
-        _ => true,
-    };
-    if matters {
-        start::before_leaving();
+        libc::SYS_prlimit64 if c != 0 => before_limit(b),
+        libc::SYS_prlimit64 => {}
+        _ => start::before_leaving(),
     }
 }
 
-const fn limits_files(resource: usize) -> bool {
-    resource as u32 == libc::RLIMIT_NOFILE
+fn before_limit(resource: usize) {
+    match resource as u32 {
+        libc::RLIMIT_NOFILE => start::before_leaving(),
+        libc::RLIMIT_FSIZE => start::before_limiting_files(),
+        _ => {}
+    }
 }
 
 unsafe fn pass_on(hook: Hook, number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize) -> c_int {

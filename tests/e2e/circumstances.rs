@@ -290,10 +290,16 @@ fn little_address_space() {
 
 #[test]
 fn a_limit_of_file_sizes() {
-    // Whichever of the two files meets it first.
-    const GROW: &str = "could not grow";
-    let _ = honest("file_size", &["limit", GROW]);
-    let _ = honest("file_size_small", &["limit", GROW]);
+    let events = |process: &Process| {
+        let stats = &process.stats;
+        assert_eq!(stats.unknown_frees, 0);
+        stats.total_allocations + stats.total_deallocations + stats.lost_events
+    };
+    // What the trace takes no more is counted.
+    let limited = honest("file_size", &["limit"]);
+    assert!(limited.stats.lost_events > 0);
+    assert_eq!(events(&limited), events(&exact("nothing", 0)));
+    let _ = honest("file_size_small", &["limit"]);
     // From the start on: nothing can be recorded, which one line says.
     let script = format!("ulimit -f 0; exec {} nothing", the_program().display());
     let native = Cmd::new(["sh", "-c", &script]).run();

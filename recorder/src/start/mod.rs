@@ -223,6 +223,16 @@ pub fn before_leaving() {
     }
 }
 
+/// The program is about to limit the size of files: the spool gets all buffers before that, so that what is recorded outlives the
+/// process even where the trace meets the limit.
+pub fn before_limiting_files() {
+    let Some(process) = process::get() else { return };
+    let own = || process.pid.load(Ordering::Relaxed) == os::pid();
+    if process.phase() == Phase::Recording && !seal::forbids() && own() {
+        process.pool.reserve(process.spool());
+    }
+}
+
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.
 pub fn forked_child(process: &'static Process) {
     naming::forked();
