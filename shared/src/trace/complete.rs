@@ -158,6 +158,12 @@ fn has_later_image(path: &Path, process: &Process) -> bool {
     })
 }
 
+/// Whether the disk has no room for more.
+fn is_full(error: &TraceError) -> bool {
+    let TraceError::Io { error, .. } = error else { return false };
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
 /// Whether an image ended by `exec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replaced {
@@ -336,6 +342,11 @@ impl Job<'_> {
             }
         });
         match failed {
+            // Of a full disk there is room left for the end, once what did not fit is cut off.
+            Some(error) if is_full(&error) => {
+                self.file.set_len(*at).map_err(|error| io_error("cut", self.path, error))?;
+                result.map_err(|error| io_error("read", spool_path(&self.process), error))
+            }
             Some(error) => Err(error),
             None => result.map_err(|error| io_error("read", spool_path(&self.process), error)),
         }
@@ -387,7 +398,7 @@ impl Job<'_> {
             complete: losses.reasons.is_empty(),
             reason: (!losses.reasons.is_empty()).then(|| losses.reasons.join("; ")),
             incomplete_since: losses.since,
-            lost_events: header.map_or(0, |h| h.lost_events),
+            lost_events: header.map_or(0, |h| h.lost_events) + salvage.unwritten,
             records: self.trace.streams().iter().map(|s| s.records).sum::<u64>() + salvage.records,
         }
     }
@@ -399,6 +410,9 @@ impl Job<'_> {
         if let Some(header) = header.filter(|h| h.lost_events > 0 || uncounted(h)) {
             let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
             losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
+        }
+        if salvage.unwritten > 0 {
+            losses.add(EndReason::NoSpace.text().into(), self.first_end());
         }
         if salvage.buffers_missing > 0 {
             // Whose they were, and from when on, nobody knows: from the first stream's end, at the worst.

@@ -8,7 +8,7 @@ use super::frame::Kind;
 use super::pack::Zstd;
 use super::read::TraceFile;
 use super::streams::Gap;
-use crate::record::Records;
+use crate::record::{Records, kind_of};
 use crate::spool::read::{SpoolBuffer, SpoolFile};
 
 /// Words that are gathered for one frame.
@@ -27,6 +27,8 @@ pub(super) struct Salvage {
     pub malformed_after: u64,
     /// Buffers that the process had, and the file has no more.
     pub buffers_missing: u64,
+    /// Calls that could not be brought in, because the trace takes no more.
+    pub unwritten: u64,
     /// Positions that were brought in, and gaps in front of them.
     added: Vec<(u32, u64, u64)>,
     gaps: Vec<Gap>,
@@ -87,6 +89,8 @@ pub(super) fn salvage(
         frames: Vec::new(),
         append: &mut append,
         stopped: false,
+        unwritten: 0,
+        unwritten_records: 0,
     };
     let buffers_missing = spool.header().buffers.saturating_sub(spool.buffers_in_file());
     let mut salvage = Salvage { buffers_missing, ..Salvage::default() };
@@ -94,10 +98,9 @@ pub(super) fn salvage(
         buffers.sort_by_key(|b| (b.position, b.index));
         take_stream(&mut salvage, &mut gathering, spool, &buffers, covered(trace, stream))?;
         gathering.flush();
-        if gathering.stopped {
-            break;
-        }
     }
+    salvage.unwritten = gathering.unwritten;
+    salvage.records -= gathering.unwritten_records;
     Ok(salvage)
 }
 
@@ -187,6 +190,26 @@ struct Gathering<'a> {
     frames: Vec<u8>,
     append: &'a mut dyn FnMut(&[u8]) -> bool,
     stopped: bool,
+    unwritten: u64,
+    unwritten_records: u64,
+}
+
+/// Whether it says that a block began or ended.
+fn is_call(record: &[u64]) -> bool {
+    use crate::record::kind;
+    let is = record.first().map(|&word| kind_of(word));
+    matches!(
+        is,
+        Some(
+            kind::FREE
+                | kind::ALLOC
+                | kind::ALLOC_LARGE
+                | kind::REALLOC_BEGIN
+                | kind::REALLOC_MOVED
+                | kind::REALLOC_MOVED_LARGE
+                | kind::REALLOC_FREED
+        )
+    )
 }
 
 impl Gathering<'_> {
@@ -208,12 +231,20 @@ impl Gathering<'_> {
     }
 
     fn flush(&mut self) {
-        if self.words.is_empty() || self.stopped {
+        if self.words.is_empty() {
             return;
         }
-        self.frames.clear();
-        self.encoder.encode(self.compress, self.block, &self.words, &mut self.frames);
+        if !self.stopped {
+            self.frames.clear();
+            self.encoder.encode(self.compress, self.block, &self.words, &mut self.frames);
+            self.stopped = !(self.append)(&self.frames);
+        }
+        if self.stopped {
+            for record in &mut Records::new(&self.words) {
+                self.unwritten += u64::from(is_call(record));
+                self.unwritten_records += 1;
+            }
+        }
         self.words.clear();
-        self.stopped = !(self.append)(&self.frames);
     }
 }
