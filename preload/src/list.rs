@@ -140,6 +140,7 @@ hooks! {
     Fork "_Fork" (plain) => programs::fork;
     ExitAtOnce "_exit" (plain) => programs::exit_at_once;
     ExitAtOnceC "_Exit" (plain) => programs::exit_at_once;
+    QuickExit "quick_exit" (plain) => programs::quick_exit;
 
     Chroot "chroot" (plain) => leaving::chroot;
     PivotRoot "pivot_root" (plain) => leaving::pivot_root;

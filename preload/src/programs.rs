@@ -9,7 +9,7 @@ use crate::real;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use memscope_recorder::children::{self, Program, Strings};
 use memscope_recorder::program::fork as recorder_fork;
-use memscope_recorder::start::end::at_raw_exit;
+use memscope_recorder::start::end::{at_raw_exit, before_quick_exit};
 use memscope_recorder::sys::process;
 
 type Exec2 = unsafe extern "C" fn(*const c_char, Strings) -> c_int;
@@ -19,6 +19,7 @@ type Execveat = unsafe extern "C" fn(c_int, *const c_char, Strings, Strings, c_i
 type Spawn =
     unsafe extern "C" fn(*mut c_int, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int;
 type Wordexp = unsafe extern "C-unwind" fn(*const c_char, *mut c_void, c_int) -> c_int;
+type QuickExit = unsafe extern "C-unwind" fn(c_int) -> !;
 type ExitAtOnce = unsafe extern "C" fn(c_int) -> !;
 type Fork = unsafe extern "C" fn() -> c_int;
 type System = unsafe extern "C-unwind" fn(*const c_char) -> c_int;
@@ -422,6 +423,21 @@ pub unsafe extern "C" fn fork() -> c_int {
         recorder_fork::after();
     }
     child
+}
+
+/// `quick_exit`: its handlers are not told the status.
+///
+/// # Safety
+/// As for the function.
+pub unsafe extern "C-unwind" fn quick_exit(status: c_int) -> ! {
+    before_quick_exit(status);
+    real::ready();
+    match next::<QuickExit>(Hook::QuickExit) {
+        // SAFETY: as promised by the caller.
+        Some(next) => unsafe { next(status) },
+        // SAFETY: as promised; no libc is without the one and has the other.
+        None => unsafe { exit_at_once(status) },
+    }
 }
 
 /// `_exit` and `_Exit`: of a process that nobody waits for, only the call tells how it ended.

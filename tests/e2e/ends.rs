@@ -41,12 +41,15 @@ fn whatever_was_recorded_is_there() {
 #[test]
 fn by_hand_too() {
     use memscope_tests::recording::analyze;
-    for (how, status, _, handlers) in ENDS {
+    for (how, status, end, handlers) in ENDS {
         let recorded = Record::new([program::c("ends", &[])]).arg(how).by_hand().with_code(status);
         let json = recorded.folder.path().join("out.json");
         let _ = analyze(&recorded.dir(), &json, &["--allocations", "all"]).success();
         let snapshot = memscope_tests::Snapshot::load(&json);
         assert_events(&snapshot.processes[0], handlers, how);
+        if end == "exit" {
+            assert_eq!(snapshot.processes[0].exit_code, Some(status), "{how}");
+        }
         // A return, exit and quick_exit export by themselves.
         assert_eq!(recorded.folder.path().join("by-hand.json").exists(), handlers, "{how}");
     }

@@ -46,7 +46,7 @@ const CXX: [&str; 20] = [
 ];
 
 /// What starts other programs or processes, or ends one, and what makes the environment that they get.
-const PROGRAMS: [&str; 23] = [
+const PROGRAMS: [&str; 24] = [
     "execve",
     "execv",
     "execvp",
@@ -70,6 +70,7 @@ const PROGRAMS: [&str; 23] = [
     "_Fork",
     "_exit",
     "_Exit",
+    "quick_exit",
 ];
 /// What may take the trace out of reach.
 const LEAVING: [&str; 24] = [

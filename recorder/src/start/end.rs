@@ -6,7 +6,7 @@ use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, header};
 use memscope_shared::trace::{End, EndKind};
@@ -99,9 +99,17 @@ pub extern "C" fn at_exit(status: libc::c_int, _: *mut libc::c_void) {
     at_end(u64::from(status as u32));
 }
 
-/// The same for `quick_exit`, which tells no status.
+/// The status that `quick_exit` was called with; above 2^32 where the call was not seen.
+static QUICK_STATUS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The program calls `quick_exit`, which tells its handlers no status.
+pub fn before_quick_exit(status: libc::c_int) {
+    QUICK_STATUS.store(u64::from(status as u32), Ordering::Release);
+}
+
+/// The same as [`at_exit`] for `quick_exit`.
 pub extern "C" fn at_quick_exit() {
-    at_end(u64::MAX);
+    at_end(QUICK_STATUS.load(Ordering::Acquire));
 }
 
 fn at_end(status: u64) {

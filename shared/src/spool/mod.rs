@@ -53,7 +53,7 @@ pub mod header {
     pub const LOST_EVENTS: usize = 56;
     /// *live*: how the process ends itself ([`super::EXITS`], [`super::EXITS_AT_ONCE`]), 0 before; the status is in `EXIT_CODE`.
     pub const EXIT_CALLED: usize = 64;
-    /// *live*: the status that was passed to `exit` or `_exit`; above 2^32 where it is not known (`quick_exit`).
+    /// *live*: the status that was passed to `exit` or `_exit`; above 2^32 where it is not known.
     pub const EXIT_CODE: usize = 72;
     /// *live*: stamp of the last clock sample.
     pub const CLOCK_STAMP: usize = 80;
