@@ -296,10 +296,11 @@ fn a_limit_of_file_sizes() {
         stats.total_allocations + stats.total_deallocations + stats.lost_events
     };
     // What the trace takes no more is counted.
-    let limited = honest("file_size", &["limit"]);
-    assert!(limited.stats.lost_events > 0);
+    // (A quick program has ended before the first write.)
+    let limited = both("file_size").process();
+    assert_eq!(limited.complete, limited.stats.lost_events == 0, "{:?}", limited.incomplete_reason);
     assert_eq!(events(&limited), events(&exact("nothing", 0)));
-    let _ = honest("file_size_small", &["limit"]);
+    assert!(honest("file_size_small", &["limit"]).stats.lost_events > 0);
     // From the start on: nothing can be recorded, which one line says.
     let script = format!("ulimit -f 0; exec {} nothing", the_program().display());
     let native = Cmd::new(["sh", "-c", &script]).run();
