@@ -5,7 +5,7 @@ use memscope_tests::program;
 crate::cases! { program::c("edges", &[]), "nothing":
     malloc_zero malloc_zero_kept calloc_zero realloc_to_zero realloc_null_to_zero reallocarray_to_zero
     free_null posix_memalign_zero
-    malloc_fails calloc_overflow realloc_fails realloc_null_fails reallocarray_overflow
+    malloc_fails malloc_fails_again calloc_overflow realloc_fails realloc_null_fails reallocarray_overflow
     memalign_fails valloc_fails pvalloc_fails posix_memalign_fails posix_memalign_bad_alignment
     memalign_odd memalign_zero aligned_alloc_any_size memalign_huge_alignment
     five_gibibytes mapped_blocks

@@ -2,6 +2,7 @@
 #include "say.h"
 #include <dlfcn.h>
 #include <malloc.h>
+#include <sys/resource.h>
 
 extern void *__libc_malloc(size_t);
 static const char *chosen;
@@ -36,6 +37,13 @@ static void zeroes(void) {
 static void failures(void) {
     errno = 0;
     if (is("malloc_fails")) { void *p = malloc(half + thousand); failed_call(); answer("null", !p); answer("errno", (unsigned long)errno); }
+    if (is("malloc_fails_again")) { /* from one place, for sizes as others are */
+        struct rlimit most = {3ul << 30, 3ul << 30};
+        unsigned long nulls = 0;
+        must(!setrlimit(RLIMIT_AS, &most));
+        for (int i = 0; i < 3; i++) { void *p = malloc(0xfff00000); failed_call(); nulls += !p; }
+        answer("nulls", nulls);
+    }
     if (is("calloc_overflow")) {
         void *p = calloc(half, 4); failed_call(); answer("null", !p); answer("errno", (unsigned long)errno);
         p = calloc(half, 1); failed_call(); answer("null too", !p);
@@ -88,7 +96,8 @@ static void odd_alignments(void) {
 static void large(void) {
     if (is("five_gibibytes")) {
         size_t n = ((size_t)5 << 30) + 13;
-        void *p = malloc(n); made(p, n); free(p); ended(p, "free");
+        void *p;
+        for (int i = 0; i < 3; i++) { p = malloc(n); made(p, n); free(p); ended(p, "free"); } /* from one place */
         p = calloc(n, 1); made(p, n);
         void *q = realloc(p, n + 4096); ended(p, "realloc"); made(q, n + 4096);
         free(q); ended(q, "free");
