@@ -29,9 +29,6 @@ fn constructor() {
     real::resolve();
     sandbox::resolve();
     memscope_recorder::start::start();
-    if let Some(library) = real::preceded() {
-        memscope_recorder::start::preceded_by(library);
-    }
 }
 
 /// Version of the library, for who finds it loaded.

@@ -85,35 +85,6 @@ pub fn resolve_late(hook: Hook) -> usize {
     REAL[hook as usize].load(Ordering::Acquire)
 }
 
-/// The library whose `malloc` the program calls instead of ours, where that doesn't call ours in turn. (A program's own `malloc` is
-/// none: it comes before all libraries.)
-#[cold]
-pub fn preceded() -> Option<&'static [u8]> {
-    let own = symbols::own()?;
-    let mut libraries = symbols::modules().skip(1).take_while(|module| *module != own);
-    let first = libraries.find(|module| module.symbol(NAMES[Hook::Malloc as usize]).is_some())?;
-    let (malloc, free) =
-        (first.symbol(NAMES[Hook::Malloc as usize])?, first.symbol(NAMES[Hook::Free as usize])?);
-    // SAFETY: functions of these names have these types, whoever defines them.
-    let (malloc, free) = unsafe {
-        (
-            core::mem::transmute::<usize, unsafe extern "C" fn(usize) -> *mut c_void>(malloc),
-            core::mem::transmute::<usize, unsafe extern "C" fn(*mut c_void)>(free),
-        )
-    };
-    let _undisturbed = Blocked::all();
-    let _ours = tls::Unrecorded::begin();
-    // A call of this thread's that comes to us is now served by the arena, whose blocks can be told.
-    LOOKING.store(true, Ordering::Relaxed);
-    // SAFETY: a block that is given back at once.
-    let block = unsafe { malloc(64) };
-    LOOKING.store(false, Ordering::Relaxed);
-    let passes_on = arena::contains(block);
-    // SAFETY: as above.
-    unsafe { free(block) };
-    (!passes_on).then(|| first.file_name())
-}
-
 /// Whose the C++ operators are.
 #[derive(Default)]
 struct Operators {

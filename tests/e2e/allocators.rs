@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use memscope_tests::recording::{analyze, report};
 use memscope_tests::said::Said;
 use memscope_tests::snapshot::Process;
-use memscope_tests::{Cmd, Record, Snapshot, TempDir, artifacts, program};
+use memscope_tests::{Cmd, Record, Snapshot, program};
 
 /// (the library's file name, a function of it that tells the usable size of its blocks).
 const ALLOCATORS: [(&str, &str); 3] = [
@@ -77,30 +77,6 @@ fn an_operator_that_throws() {
         assert_eq!((process.stats.failed_allocations, process.stats.unknown_frees), (3, 0), "{name}");
         assert_eq!(process.stats.total_deallocations, 6, "{name}: with those of three exceptions");
     }
-}
-
-/// By hand the order may be wrong: then an allocator takes all calls, or a library passes them on to us.
-#[test]
-fn preloaded_before_us() {
-    let program = program::c("ends", &[]);
-    let folder = TempDir::new().expect("a folder");
-    let recorded = |name: &str, before: &Path| {
-        let dir = folder.path().join(name);
-        let both = format!("{} {}", before.display(), artifacts::library().display());
-        let run = Cmd::new([&program]).env("LD_PRELOAD", both).env("MEMSCOPE_OUTPUT", &dir);
-        let ran = run.run().with_code(3);
-        let json = folder.path().join(format!("{name}.json"));
-        let _ = analyze(&dir, &json, &["--allocations", "all"]).success();
-        (ran.err().to_owned(), Snapshot::load(&json))
-    };
-    let (said, snapshot) = recorded("allocator", &library("libjemalloc.so.2"));
-    assert!(said.contains("put libmemscope.so first") && said.lines().count() == 1, "{said}");
-    let reason = snapshot.incomplete_reason.unwrap_or_default();
-    assert!(!snapshot.complete && reason.contains("first in LD_PRELOAD"), "{reason}");
-    let passes_on = program::c_library("passes_on", &[]);
-    let (said, snapshot) = recorded("passes_on", &passes_on);
-    assert_eq!((said.as_str(), snapshot.complete), ("", true), "{:?}", snapshot.incomplete_reason);
-    assert_eq!(snapshot.processes[0].sized(40).len(), 60_000);
 }
 
 /// What such an allocator hands out is not in the recording, which JSON, terminal and HTML say.

@@ -8,7 +8,7 @@ use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, PRECEDED, header};
+use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, header};
 use memscope_shared::trace::{End, EndKind};
 
 /// How long the end of a process waits for our thread.
@@ -78,18 +78,14 @@ pub fn describe(process: &Process, records: u64) -> End {
     let word = |offset| process.spool().word(offset).map_or(0, |word| word.get());
     let ended_at = word(header::ENDED_AT);
     let lost_events = word(header::LOST_EVENTS);
-    let ended = EndReason::from_word(word(header::END_REASON)).map(EndReason::text);
-    let preceded = (word(header::PRECEDED) != 0).then_some(PRECEDED);
-    let since = if preceded.is_some() { process.first_sample().stamp } else { ended_at };
-    let reasons: Vec<&str> = preceded.into_iter().chain(ended).collect();
-    let reason = (!reasons.is_empty()).then(|| reasons.join("; "));
+    let reason = EndReason::from_word(word(header::END_REASON)).map(|reason| reason.text().to_owned());
     End {
         kind: EndKind::Exit,
         exit_code: u32::try_from(word(header::EXIT_CODE)).ok().map(|code| (code & 0xff) as i32),
         signal: None,
         stamp: word(header::EXIT_STAMP),
         complete: reason.is_none() && lost_events == 0,
-        incomplete_since: reason.is_some().then_some(since),
+        incomplete_since: reason.is_some().then_some(ended_at),
         reason,
         lost_events,
         records,

@@ -66,17 +66,6 @@ pub fn say(text: &str) {
     file::complain(format!("memscope: {text}\n").as_bytes());
 }
 
-/// Another library's `malloc` comes before ours, and does not pass the calls on: the recording says so, and a line on stderr.
-pub fn preceded_by(library: &[u8]) {
-    let (Some(process), Some(context)) = (process::get(), context()) else { return };
-    let _ours = Unrecorded::begin();
-    process.spool().word(header::PRECEDED).into_iter().for_each(|word| word.set(1));
-    if !context.quiet {
-        let library = String::from_utf8_lossy(library);
-        say(&format!("calls that {library} takes are not recorded: put libmemscope.so first in LD_PRELOAD"));
-    }
-}
-
 /// The constructor's work: reads the settings, makes directory, spool and trace. Never fails: where nothing
 /// can be recorded it says so and steps aside.
 pub fn start() {

@@ -83,8 +83,6 @@ pub mod header {
     pub const POLLS: usize = 160;
     /// *live*: a last look at the process: 1 asked for, 2 done; the thread that asked sleeps on it.
     pub const LAST_LOOK: usize = 168;
-    /// 1 where another library's `malloc` comes before ours, and does not pass the calls on.
-    pub const PRECEDED: usize = 176;
     /// *live*: bytes that notes take (see [`super::note`]).
     pub const NOTES_USED: usize = 1016;
 }
@@ -120,10 +118,6 @@ pub mod buffer {
     /// *live*: how far it is, of those in `super::role`; the lower half is used.
     pub const STATE: usize = 56;
 }
-
-/// What to tell people where [`header::PRECEDED`] is set.
-pub const PRECEDED: &str =
-    "another library's malloc comes before memscope's: libmemscope.so must be the first in LD_PRELOAD";
 
 /// Why recording ended before the process did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

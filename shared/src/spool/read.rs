@@ -80,8 +80,6 @@ pub struct SpoolHeader {
     pub lost_events: u64,
     /// Since when some records lay in the process's own memory; 0 where none did.
     pub private_since: u64,
-    /// 1 where another library's `malloc` comes first.
-    pub preceded: u64,
     pub exit_called: u64,
     pub exit_code: u64,
     pub clock_stamp: u64,
@@ -269,7 +267,6 @@ fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
         end_reason: at(header::END_REASON),
         lost_events: at(header::LOST_EVENTS),
         private_since: at(header::PRIVATE_SINCE),
-        preceded: at(header::PRECEDED),
         exit_called: at(header::EXIT_CALLED),
         exit_code: at(header::EXIT_CODE),
         clock_stamp: at(header::CLOCK_STAMP),

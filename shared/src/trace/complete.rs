@@ -30,7 +30,7 @@ use super::process::{ImageState, image_state};
 use super::read::{DamageKind, TraceError, TraceFile, io_error};
 use super::salvage;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
-use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason, PRECEDED};
+use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason};
 
 /// How long the lock is waited for: a drainer notices the end of its process within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -421,10 +421,6 @@ impl Job<'_> {
         if let Some(header) = header.filter(|h| h.private_since != 0) {
             let reason = "the last records lay in the process's own memory: the shared memory could not grow";
             losses.add(reason.into(), header.private_since);
-        }
-        if header.is_some_and(|header| header.preceded != 0) {
-            let samples = self.trace.clock_samples().iter();
-            losses.add(PRECEDED.into(), samples.map(|sample| sample.stamp).min().unwrap_or(0));
         }
         // A gap of the trace that the spool did not fill, or a hole between the two.
         let missing: u64 = salvage.gaps(&self.trace).map(|gap| gap.to - gap.from).sum();
