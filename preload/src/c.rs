@@ -16,27 +16,17 @@ type Block = *mut c_void;
 /// The end of the addresses that a program can have.
 const END: usize = 1 << 47;
 
-/// The size of a block: what was asked for, but for more than there are addresses. Some allocators round that up to something small
-/// instead of refusing it; then, what they say is there.
+/// The size of a block: what was asked for; 0 for more than there are addresses. Some allocators round that up to something small
+/// instead of refusing it, and nobody but they know to what.
 #[inline(always)]
-pub fn possible(block: Block, size: usize) -> usize {
-    if size < END { size } else { usable(block) }
-}
-
-#[cold]
-#[inline(never)]
-fn usable(block: Block) -> usize {
-    // SAFETY: the block is the allocator's, and new.
-    unsafe {
-        real::next::<unsafe extern "C-unwind" fn(Block) -> usize>(Hook::MallocUsableSize)
-            .map_or(0, |usable| usable(block).min(END))
-    }
+pub const fn possible(size: usize) -> usize {
+    if size < END { size } else { 0 }
 }
 
 /// Records the start of a block, or the failure of the call.
 #[inline(always)]
 fn started(op: &Op, block: Block, size: usize) {
-    if block.is_null() { op.failed() } else { op.allocated(block as usize, possible(block, size)) }
+    if block.is_null() { op.failed() } else { op.allocated(block as usize, possible(size)) }
 }
 
 /// Hook of `malloc`.
@@ -183,7 +173,7 @@ unsafe fn resize(old: Block, size: usize, sp: usize, bp: usize, next: impl FnOnc
     let stamp = op.reallocating(old as usize);
     let block = next(old);
     if !block.is_null() {
-        op.reallocated(block as usize, possible(block, size));
+        op.reallocated(block as usize, possible(size));
     } else if size == 0 {
         op.realloc_freed(old as usize, stamp);
     } else {
@@ -358,7 +348,7 @@ pub unsafe extern "C-unwind" fn posix_memalign(
         let Some(op) = Op::begin(sp, bp) else { return next(out, align, size) };
         let result = next(out, align, size);
         if result == 0 {
-            op.allocated(*out as usize, possible(*out, size))
+            op.allocated(*out as usize, possible(size))
         } else {
             op.failed()
         }

@@ -48,7 +48,7 @@ unsafe fn record(hook: Hook, size: usize, sp: usize, bp: usize, next: impl FnOnc
     let Some(call) = (unsafe { OperatorNew::begin(real::address(hook), sp, bp) }) else { return next() };
     let block = next();
     if !block.is_null() {
-        call.allocated(block as usize, possible(block, size));
+        call.allocated(block as usize, possible(size));
     }
     block
 }

@@ -10,11 +10,11 @@
 //! Each side first says what it is about to do, and then looks at the other. Nobody waits without end: a signal handler may have interrupted a change
 //! and start a shell, and a forked child has the words of its parent's threads, but not those.
 
-use crate::sys::process;
+use crate::sys::{process, time};
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Turns that are waited.
-const PATIENCE: u32 = 20_000;
+/// How long one side waits for the other, in ns.
+const PATIENCE: u64 = 50_000_000;
 
 static CHANGES: AtomicU32 = AtomicU32::new(0);
 static LENDING: AtomicU32 = AtomicU32::new(0);
@@ -23,6 +23,18 @@ static LENDING: AtomicU32 = AtomicU32::new(0);
 #[derive(Debug)]
 pub struct Turn {
     of_loan: bool,
+}
+
+/// Waits until nothing is left of what the other side has said. Where that lasts too long, whoever said it is gone, and will not take it
+/// back: jumped out of by a handler, or a thread of the parent.
+fn wait_for(word: &AtomicU32) {
+    let deadline = time::monotonic_ns() + PATIENCE;
+    while word.load(Ordering::SeqCst) != 0 {
+        if time::monotonic_ns() > deadline {
+            return word.store(0, Ordering::SeqCst);
+        }
+        process::yield_now();
+    }
 }
 
 /// One change less; in a child that was forked inside of it there is none any more.
@@ -34,28 +46,21 @@ impl Turn {
     /// The program is about to change its environment.
     #[must_use]
     pub fn of_change() -> Self {
-        for _ in 0..PATIENCE {
+        loop {
             CHANGES.fetch_add(1, Ordering::SeqCst);
             if LENDING.load(Ordering::SeqCst) == 0 {
                 return Self { of_loan: false };
             }
             end_change();
-            process::yield_now();
+            wait_for(&LENDING);
         }
-        CHANGES.fetch_add(1, Ordering::SeqCst);
-        Self { of_loan: false }
     }
 
     /// Our entry is about to come or go. The caller is the only one, and undisturbed by signals.
     #[must_use]
     pub fn of_loan() -> Self {
         LENDING.store(1, Ordering::SeqCst);
-        for _ in 0..PATIENCE {
-            if CHANGES.load(Ordering::SeqCst) == 0 {
-                break;
-            }
-            process::yield_now();
-        }
+        wait_for(&CHANGES);
         Self { of_loan: true }
     }
 }
@@ -105,6 +110,10 @@ mod tests {
         }
         STOP.store(true, Ordering::SeqCst);
         threads.into_iter().for_each(|thread| thread.join().expect("no meeting"));
+        // A change that nobody ends is waited for once.
+        CHANGES.store(1, Ordering::SeqCst);
+        drop(Turn::of_loan());
+        assert_eq!(CHANGES.load(Ordering::SeqCst), 0);
         forked();
         drop(Turn { of_loan: false });
         assert_eq!(CHANGES.load(Ordering::SeqCst), 0, "a child that was forked inside of a change");

@@ -342,8 +342,9 @@ impl Job<'_> {
             }
         });
         match failed {
-            // Of a full disk there is room left for the end, once what did not fit is cut off.
-            Some(error) if is_full(&error) => {
+            // A recording that a full disk has ended gets its end, for which there is room once what did not fit is cut off. One that
+            // was whole waits until there is room.
+            Some(error) if is_full(&error) && EndReason::from_word(spool.header().end_reason).is_some() => {
                 self.file.set_len(*at).map_err(|error| io_error("cut", self.path, error))?;
                 result.map_err(|error| io_error("read", spool_path(&self.process), error))
             }
