@@ -1,7 +1,8 @@
 //! How processes end, what happens after main, and what a fork inherits.
 
+use memscope_tests::recording::analyze;
 use memscope_tests::snapshot::Process;
-use memscope_tests::{Record, program};
+use memscope_tests::{Cmd, Record, Snapshot, TempDir, artifacts, program};
 
 /// (how, the run's exit status, the snapshot's `end`, whether `atexit` handlers run).
 const ENDS: [(&str, i32, &str, bool); 9] = [
@@ -45,7 +46,7 @@ fn by_hand_too() {
         let recorded = Record::new([program::c("ends", &[])]).arg(how).by_hand().with_code(status);
         let json = recorded.folder.path().join("out.json");
         let _ = analyze(&recorded.dir(), &json, &["--allocations", "all"]).success();
-        let snapshot = memscope_tests::Snapshot::load(&json);
+        let snapshot = Snapshot::load(&json);
         assert_events(&snapshot.processes[0], handlers, how);
         if end == "exit" {
             assert_eq!(snapshot.processes[0].exit_code, Some(status), "{how}");
@@ -81,6 +82,34 @@ fn after_main() {
             assert_eq!(process.one_sized(size).freed_by, "free", "{size}");
         }
         assert_eq!(process.stats.unknown_frees, 0);
+    }
+}
+
+/// They are process images as well, if empty ones.
+#[test]
+fn forked_children_that_call_nothing() {
+    let program = program::c("quiet_children", &[]);
+    for how in ["_exit", "exit", "quick_exit", "return"] {
+        let command = [program.as_os_str(), how.as_ref(), "5".as_ref()];
+        assert_quiet_children(&Record::new(command).success().snapshot(), how);
+        let folder = TempDir::new().expect("a fresh folder");
+        let (rec, json) = (folder.path().join("rec"), folder.path().join("out.json"));
+        let by_hand = Cmd::new(command).env("LD_PRELOAD", artifacts::library()).env("MEMSCOPE_OUTPUT", &rec);
+        let _ = by_hand.run().success();
+        let _ = analyze(&rec, &json, &[]).success();
+        assert_quiet_children(&Snapshot::load(&json), how);
+    }
+}
+
+#[track_caller]
+fn assert_quiet_children(snapshot: &Snapshot, how: &str) {
+    assert!(snapshot.complete, "{how}: {:?}", snapshot.incomplete_reason);
+    let [parent, children @ ..] = &snapshot.processes[..] else { panic!("{how}: no image") };
+    assert_eq!(children.len(), 5, "{how}");
+    let end = if how == "_exit" { "_exit" } else { "exit" };
+    for child in children {
+        assert_eq!((child.end.as_str(), child.exit_code), (end, Some(7)), "{how}");
+        assert_eq!((child.parent_pid, child.stats.total_allocations), (parent.pid, 0), "{how}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Context, context, export, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
+use crate::program::birth;
 use crate::program::tls::Unrecorded;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
@@ -114,7 +115,9 @@ pub extern "C" fn at_quick_exit() {
 
 fn at_end(status: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
-    let (Some(process), Some(context)) = (process::get(), context()) else { return };
+    let Some(process) = process::get() else { return };
+    begin_forked(process);
+    let Some(context) = context() else { return };
     if seal::forbids() {
         // In a forked child, the spool is not there.
         return note_exit(process, status);
@@ -142,6 +145,7 @@ fn at_end(status: u64) {
 /// Runs when the program calls `_exit` or `_Exit`: nobody may be there who sees how this process ends.
 pub fn at_raw_exit(status: libc::c_int) {
     let Some(process) = process::get() else { return };
+    begin_forked(process);
     // A `vfork`'s child ends itself, not the process whose memory it uses.
     if seal::forbids() || process.pid.load(Ordering::Relaxed) != crate::sys::process::pid() {
         return;
@@ -155,6 +159,13 @@ pub fn at_raw_exit(status: libc::c_int) {
     // Prepared at the start: this may be a signal handler that interrupted anything of ours.
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
         file::complain(&context.no_export);
+    }
+}
+
+/// A forked child that ends without a call is a process image as well: it has a trace, if an empty one.
+fn begin_forked(process: &'static Process) {
+    if process.phase() == Phase::Unborn && process::born() && !seal::forbids() {
+        birth::ensure_begun(process);
     }
 }
 
