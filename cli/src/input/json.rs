@@ -29,7 +29,20 @@ pub fn read(path: &Path) -> Result<Snapshot> {
     if snapshot.schema_version != SCHEMA_VERSION {
         return Err(unknown_version(path, snapshot.schema_version.into()));
     }
+    if let Some(why) = contradiction(&snapshot) {
+        return Err(no_snapshot(path, why));
+    }
     Ok(snapshot)
+}
+
+/// A stack whose frames are not there, as after an edit by hand.
+fn contradiction(snapshot: &Snapshot) -> Option<String> {
+    snapshot.processes.iter().find_map(|process| {
+        let there = process.frames.len();
+        let out = |stack: &&Stack| stack.frames.iter().any(|&frame| frame as usize >= there);
+        let stack = process.stacks.iter().find(out)?;
+        Some(format!("stack {} of process {} has frames that are not in its list", stack.id, process.pid))
+    })
 }
 
 /// What another version has to be read with, where that is why a snapshot cannot be read.
@@ -58,7 +71,11 @@ fn unreadable(path: &Path, error: &serde_json::Error) -> Error {
     if error.is_io() {
         return Error::failed(path.display(), error);
     }
-    Error::failed(path.display(), format!("it is not a snapshot: {error}"))
+    no_snapshot(path, error)
+}
+
+fn no_snapshot(path: &Path, why: impl fmt::Display) -> Error {
+    Error::failed(path.display(), format!("it is not a snapshot: {why}"))
         .remedy("give a snapshot JSON, a recording directory or a .trace file")
 }
 
@@ -159,7 +176,6 @@ pub fn copy<W: Write>(
     Ok(())
 }
 
-/// What can be listed of what is listed.
 /// What a snapshot has of single allocations, in words, where more are wanted than that.
 pub fn lacks(snapshot: &Snapshot, listing: &ListingArgs) -> Option<&'static str> {
     let wanted = listing.allocations.map(Included::from)?;
@@ -170,6 +186,7 @@ pub fn lacks(snapshot: &Snapshot, listing: &ListingArgs) -> Option<&'static str>
     }
 }
 
+/// What can be listed of what is listed.
 fn narrower(has: Included, wanted: Option<Included>) -> Included {
     match (has, wanted.unwrap_or(has)) {
         (Included::None, _) | (_, Included::None) => Included::None,

@@ -110,6 +110,11 @@ fn damaged_snapshots_are_refused_with_a_reason() {
     assert!(error.to_string().contains("schema_version is 2"), "{error}");
     let foreign = bench.file("foreign.json", "{\"a\": 1}");
     assert!(open(&foreign).is_err());
+    let mut edited = snapshot(vec![process(1)]);
+    edited.processes[0].stacks[0].frames.push(4_000_000);
+    let edited = bench.file("edited.json", serde_json::to_vec(&edited).expect("JSON"));
+    let error = open(&edited).expect_err("refused");
+    assert!(error.to_string().contains("frames that are not in its list"), "{error}");
 }
 
 #[test]
