@@ -10,7 +10,8 @@ mod allocators; // jemalloc, mimalloc, tcmalloc: linked, preloaded, built in
 mod calls; // each hooked function, counts known by construction
 
 mod edges; // failures, zeroes, overflows, foreign blocks, errno
-mod lifetimes; // times against the program's own clock
+mod lifetimes;
+mod limits; // times against the program's own clock
 mod soak; // memory over time
 mod stacks; // names from the caller to main, inlined calls, signals, dlopen
 mod stacks_gdb; // the same stacks as gdb's

@@ -1,6 +1,6 @@
 //! Ends: of the recording before the process, and of the process by `exit`.
 
-use super::{Context, context, export, say};
+use super::{Context, context, export, listing, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::birth;
@@ -91,6 +91,17 @@ pub fn describe(process: &Process, records: u64) -> End {
         lost_events,
         records,
     }
+}
+
+/// Makes files of the notes that were left in the spool, which goes when the trace has its end; false where that fails.
+#[must_use]
+pub fn make_files_of_notes() -> bool {
+    context().is_none_or(|context| listing::make_files(&context.directory))
+}
+
+/// The same for those that came since. Later ones are refused.
+pub fn make_last_files_of_notes() {
+    context().into_iter().for_each(|context| listing::make_last_files(&context.directory));
 }
 
 /// Runs when the process ends by `exit` or a return from `main`, after all other handlers and destructors

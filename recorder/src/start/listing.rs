@@ -1,9 +1,10 @@
 //! Notes about this process itself, where it finds out that it can't be recorded: as those that a program leaves about what it starts
-//! (`children/unrecorded.rs`), but written where memory can be had.
+//! (`children/unrecorded.rs`), but written where memory can be had. And, by hand, files of the notes that it keeps for others.
 
 use super::directory::{self, Directory};
 use super::environment::NOTHING;
 use super::settings::Settings;
+use crate::spool::notes;
 use crate::sys::file::{self, File};
 use crate::sys::{Errno, process, time};
 
@@ -27,14 +28,43 @@ pub fn list(settings: &Settings, why: &str) {
     if !file::accessible(&directory.mark(), libc::F_OK) {
         return;
     }
-    let text = text(process::parent_pid(), why);
+    let _ = make_file(&directory, process::pid(), &text(process::parent_pid(), why));
+}
+
+/// Makes a file of a note. One that is there already with the same text was made by somebody who was interrupted.
+fn make_file(directory: &Directory, pid: u32, text: &[u8]) -> Result<(), Errno> {
     for number in 0..NUMBERS {
-        let path = directory.file(&format!("{}-{number}.unrecorded", process::pid()));
+        let path = directory.file(&format!("{pid}-{number}.unrecorded"));
         match File::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
-            Ok(file) if file.write_at(&text, 0).is_ok() => return,
-            Ok(_) => return file::remove(&path).unwrap_or_default(),
-            Err(Errno::EEXIST) => {}
-            Err(_) => return,
+            Ok(file) => {
+                return file.write_at(text, 0).inspect_err(|_| {
+                    let _ = file::remove(&path);
+                });
+            }
+            Err(Errno::EEXIST) => {
+                let mut there = vec![0; text.len() + 1];
+                if process::read_file(&path, &mut there).is_ok_and(|n| there[..n] == *text) {
+                    return Ok(());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::EEXIST)
+}
+
+/// Makes files of the notes that were left in this process's spool by now; false where that fails.
+#[must_use]
+pub fn make_files(directory: &Directory) -> bool {
+    notes::all().all(|(_, pid, text)| make_file(directory, pid, text).is_ok())
+}
+
+/// The same for those that came since, after which there is no way to leave one.
+pub fn make_last_files(directory: &Directory) {
+    notes::close();
+    for (kept, pid, text) in notes::all() {
+        if kept.take() {
+            let _ = make_file(directory, pid, text);
         }
     }
 }

@@ -283,7 +283,8 @@ pub fn partial(process: &'static Process, sink: &mut Sink) -> bool {
 
 /// Writes everything and the trace's end; true where that worked.
 pub fn finish(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
-    if !everything(process, writer, sink) {
+    // Without the files of its notes, the rest is for completion.
+    if !everything(process, writer, sink) || !end::make_files_of_notes() {
         return false;
     }
     match sink.finish(process) {

@@ -329,6 +329,7 @@ impl Sink {
         meta::write_end(&mut self.out, &end);
         self.append()?;
         process.set_phase(Phase::Finished);
+        end::make_last_files_of_notes();
         process.spool().remove();
         Ok(())
     }

@@ -83,6 +83,8 @@ pub mod header {
     pub const POLLS: usize = 160;
     /// *live*: a last look at the process: 1 asked for, 2 done; the thread that asked sleeps on it.
     pub const LAST_LOOK: usize = 168;
+    /// *live*: 1 once nobody will look for further notes: the process's trace has its end.
+    pub const NOTES_CLOSED: usize = 1008;
     /// *live*: bytes that notes take (see [`super::note`]).
     pub const NOTES_USED: usize = 1016;
 }

@@ -201,6 +201,12 @@ impl SpoolFile {
         notes
     }
 
+    /// From now on no note is left in the header: who has it mapped is to know that nobody will look. (Where it can't be written, it
+    /// may be left in vain.)
+    pub fn close_notes(&self) {
+        let _ = self.file.write_all_at(&1_u64.to_le_bytes(), header::NOTES_CLOSED as u64);
+    }
+
     /// All buffers that belong to a stream.
     ///
     /// # Errors

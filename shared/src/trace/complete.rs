@@ -123,7 +123,11 @@ fn process_of_open(file: &File, path: &Path) -> Option<Process> {
 
 fn open_spool(trace: &File, process: &Process) -> Result<SpoolFile, SpoolError> {
     let owner = trace.metadata()?.uid();
-    SpoolFile::open(spool_path(process), owner, process.pid, process.start_ticks)
+    let (path, pid, start) = (spool_path(process), process.pid, process.start_ticks);
+    match SpoolFile::open_to_share(path, owner, pid, start) {
+        Err(SpoolError::Io(_)) => SpoolFile::open(path, owner, pid, start),
+        other => other,
+    }
 }
 
 fn spool_path(process: &Process) -> &Path {
@@ -204,6 +208,7 @@ impl Job<'_> {
     fn run(mut self) -> Result<Outcome, TraceError> {
         let mut losses = Losses::default();
         let spool = self.spool(&mut losses)?;
+        spool.as_ref().into_iter().for_each(SpoolFile::close_notes);
         let notes = spool.as_ref().map(SpoolFile::notes).unwrap_or_default();
         let may_be = spool.as_ref().is_none_or(|spool| spool.header().exit_called == 0);
         if self.replaced == Replaced::No && may_be && self.became_unrecorded(&notes) {
