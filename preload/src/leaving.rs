@@ -7,7 +7,8 @@
 use crate::list::Hook;
 use crate::real;
 use core::ffi::{c_int, c_long};
-use memscope_recorder::start;
+use memscope_recorder::start::leaving;
+use memscope_recorder::sys::{limits, process, seal};
 
 type Any = unsafe extern "C" fn(usize, usize, usize, usize, usize) -> c_int;
 
@@ -39,18 +40,27 @@ pub const NUMBERS: [c_long; 21] = [
 /// Before a system call of [`NUMBERS`] with these first arguments.
 pub fn before_call(number: c_long, a: usize, b: usize, c: usize) {
     match number {
-        libc::SYS_setrlimit => before_limit(a),
+        libc::SYS_setrlimit => before_limit(a, b),
         // Without a new limit it only asks.
-        libc::SYS_prlimit64 if c != 0 => before_limit(b),
+        libc::SYS_prlimit64 if c != 0 && is_ours(a) => before_limit(b, c),
         libc::SYS_prlimit64 => {}
-        _ => start::before_leaving(),
+        _ => leaving::before_leaving(),
     }
 }
 
-fn before_limit(resource: usize) {
+/// Whether `prlimit` with this process changes the caller's limits.
+fn is_ours(pid: usize) -> bool {
+    pid as u32 == 0 || !seal::forbids() && pid as u32 == process::pid()
+}
+
+fn before_limit(resource: usize, limit: usize) {
+    if seal::forbids() {
+        return;
+    }
     match resource as u32 {
-        libc::RLIMIT_NOFILE => start::before_leaving(),
-        libc::RLIMIT_FSIZE => start::before_limiting_files(),
+        libc::RLIMIT_NOFILE => leaving::before_leaving(),
+        // A limit that can't be read is none, or the call fails.
+        libc::RLIMIT_FSIZE => limits::wanted(limit).into_iter().for_each(leaving::before_limiting_files),
         _ => {}
     }
 }

@@ -49,3 +49,30 @@ fn a_note_of_a_program_without_rights() {
         assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
     }
 }
+
+/// A forked child whose first deed it is to take something out of its own reach: it is on record, with all that it does.
+#[test]
+fn a_child_that_begins_with_a_limit() {
+    for case in ["child", "child_leaves", "child_filters"] {
+        for by_hand in [false, true] {
+            let snapshot = both(case, by_hand).snapshot();
+            assert!(snapshot.complete && snapshot.unrecorded.is_empty(), "{case}: {snapshot:?}");
+            let [_, child] = &snapshot.processes[..] else { panic!("{case}: {snapshot:?}") };
+            assert_eq!((child.sized(40).len(), child.stats.lost_events), (1000, 0), "{case}");
+        }
+    }
+}
+
+/// A limit that takes nothing away costs nothing: no buffers are made ahead.
+#[test]
+fn a_limit_that_stays() {
+    let recorded = both("often", false);
+    assert_eq!(recorded.process().sized(40).len(), 1001);
+    let program = program::c("limits", &[]);
+    let log = recorded.folder.path().join("log");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=fallocate", "-o"].map(std::ffi::OsString::from);
+    let words = [log.clone().into(), program.into_os_string(), "often".into()];
+    let _ = Record::new(strace.into_iter().chain(words)).success();
+    let calls = std::fs::read_to_string(&log).expect("what was traced").lines().count();
+    assert!((1..8).contains(&calls), "buffers were made {calls} times");
+}

@@ -122,6 +122,27 @@ pub fn ensure_begun(process: &'static Process) {
     begin_process(process);
 }
 
+/// Gives the calling thread its state, unless a hook of it runs.
+pub fn begin_thread() {
+    let marker = 0_usize;
+    let sp = &raw const marker as usize;
+    let state = match tls::get() {
+        // SAFETY: nothing unwinds from this call; the guard's sp only has to lie in this frame.
+        0 => unsafe { begin_cold(0, sp, 0) }.map(|(state, _)| state),
+        word => tls::is_state(word).then_some(word as *mut ThreadState),
+    };
+    let Some(state) = state else { return };
+    // SAFETY: the calling thread's own state, with its guard taken meanwhile.
+    unsafe {
+        let guard = (*state).guard.load(Ordering::Relaxed);
+        if guard == 0 || guard == sp {
+            ThreadState::set_guard(state, sp);
+            slow::ready(state);
+            ThreadState::set_guard(state, 0);
+        }
+    }
+}
+
 /// Runs when recording has started: moves the calling thread's early records into the spool, and records the
 /// modules that are loaded.
 pub fn take_stock() {

@@ -6,6 +6,7 @@ pub mod end;
 mod environment;
 mod export;
 mod handoff;
+pub mod leaving;
 mod listing;
 pub mod sandbox;
 mod sanitizer;
@@ -22,7 +23,7 @@ use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::spool::notes;
-use crate::sys::{Errno, file, memory, process as os, seal};
+use crate::sys::{Errno, file, memory, process as os};
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -211,26 +212,6 @@ fn make_context(
         context.no_export = format!("memscope: no export after _exit: {}\n", end::remedy(&context)).into();
     }
     context
-}
-
-/// The program is about to change what it can reach by a path, or open at all: the trace is opened before that, and stays so.
-pub fn before_leaving() {
-    let Some(process) = process::get() else { return };
-    let own = || process.pid.load(Ordering::Relaxed) == os::pid();
-    if process.phase() == Phase::Recording && !seal::forbids() && own() {
-        process.writer.keep_open();
-        children::before_leaving();
-    }
-}
-
-/// The program is about to limit the size of files: the spool gets all buffers before that, so that what is recorded outlives the
-/// process even where the trace meets the limit.
-pub fn before_limiting_files() {
-    let Some(process) = process::get() else { return };
-    let own = || process.pid.load(Ordering::Relaxed) == os::pid();
-    if process.phase() == Phase::Recording && !seal::forbids() && own() {
-        process.pool.reserve(process.spool());
-    }
 }
 
 /// The recording of a forked child: its own spool and trace. Runs in the child's first call.

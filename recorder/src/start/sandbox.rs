@@ -5,7 +5,7 @@
 //! by itself. A filter that binds all threads ends our thread first: then the records stay in the spool, and
 //! recording ends when that is full. In strict mode not even the clock's instruction is left: recording ends at once.
 
-use super::{context, end, say};
+use super::{context, end, leaving, say};
 use crate::children;
 use crate::clock;
 use crate::process::{self, Phase, Process};
@@ -44,6 +44,7 @@ pub fn before(filter: Filter) -> Option<Undo> {
     if is_lent() {
         return None;
     }
+    leaving::begin_forked_child();
     let state = tls::get();
     children::before_leaving();
     if let Some(process) = process::get()

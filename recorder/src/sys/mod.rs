@@ -8,6 +8,7 @@
 pub mod descriptors;
 pub mod file;
 pub mod futex;
+pub mod limits;
 pub mod memory;
 pub mod own_stack;
 pub mod process;

@@ -1,14 +1,23 @@
 /* Limits the size of files, as the first argument says, and makes 1,000 blocks of 40 bytes afterwards:
  *
  *   child_by_number   a forked child, before its first call of the allocator, by a system call that nobody sees
+ *   child             the same by the function
+ *   child_leaves      it gives up its rights instead
+ *   child_filters     it forbids itself all system calls but a few
+ *   often             sets it a thousand times to what it is or to more
  *
  * Says on standard output what must be the same in a native run. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -28,14 +37,35 @@ static long by_number(long number, long a, long b, const void *c, void *d) {
     return result;
 }
 
+#define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+static struct sock_filter rules[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    ALLOW(SYS_exit_group), ALLOW(SYS_brk), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+};
+static struct sock_fprog filter = { sizeof rules / sizeof *rules, rules };
+
+static int often(void) {
+    struct rlimit now;
+    must(getrlimit(RLIMIT_FSIZE, &now) == 0);
+    for (int i = 0; i < 1000; i++) must(setrlimit(RLIMIT_FSIZE, &now) == 0);
+    /* Nowhere; and only asked for. */
+    must(setrlimit(RLIMIT_FSIZE, (struct rlimit *)8) == -1 && prlimit(0, RLIMIT_FSIZE, NULL, &now) == 0);
+    rounds(1000);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *how = argc > 1 ? argv[1] : "";
     struct rlimit none = { 0, 0 };
     int status;
     rounds(1);
+    if is("often") return often();
     pid_t child = fork();
     if (child == 0) {
         if is("child_by_number") must(by_number(SYS_prlimit64, 0, RLIMIT_FSIZE, &none, NULL) == 0);
+        else if is("child") must(setrlimit(RLIMIT_FSIZE, &none) == 0);
+        else if is("child_leaves") must(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534));
+        else if is("child_filters") must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter));
         else _exit(92);
         rounds(1000);
         _exit(3);
