@@ -136,6 +136,38 @@ pub const fn operand(word0: u64) -> u64 {
     word0 & OPERAND_MASK
 }
 
+/// Whether a record with this first word counts as a call that begins or ends a block. (A `realloc` does so by what it begins with and
+/// by what it moves to; that it has only freed, or failed, is said besides.)
+#[must_use]
+pub const fn is_call(word0: u64) -> bool {
+    matches!(
+        kind_of(word0),
+        kind::FREE
+            | kind::ALLOC
+            | kind::ALLOC_LARGE
+            | kind::REALLOC_BEGIN
+            | kind::REALLOC_MOVED
+            | kind::REALLOC_MOVED_LARGE
+    )
+}
+
+/// The stamp of a record, where its kind has one.
+#[must_use]
+pub fn stamp_of(record: &[u64]) -> Option<u64> {
+    let word0 = *record.first()?;
+    let others = [
+        kind::REALLOC_FREED,
+        kind::REALLOC_FAILED,
+        kind::FAILED,
+        kind::THREAD_START,
+        kind::THREAD_END,
+        kind::MODULES_GONE,
+        kind::NAMED,
+    ];
+    let has_one = is_call(word0) || others.contains(&kind_of(word0));
+    if has_one { record.get(1).copied() } else { None }
+}
+
 /// Number of words of the record that starts `words`, or `None` where it is cut or malformed.
 #[inline]
 #[must_use]
@@ -416,6 +448,24 @@ mod tests {
         assert_eq!(Name::decode(&nameless, &mut Vec::new()), None);
         words[1] |= 0xffff << 48;
         assert_eq!(Name::decode(&words, &mut Vec::new()), None);
+    }
+
+    #[test]
+    fn a_call_is_counted_once_and_has_a_stamp() {
+        let calls = |kinds: &[u8]| kinds.iter().filter(|&&kind| is_call(head(kind, 7))).count();
+        assert_eq!(calls(&[kind::ALLOC, kind::FREE]), 2);
+        assert_eq!(calls(&[kind::REALLOC_BEGIN, kind::REALLOC_MOVED_LARGE]), 2);
+        assert_eq!(calls(&[kind::REALLOC_BEGIN, kind::REALLOC_FREED]), 1);
+        assert_eq!(calls(&[kind::REALLOC_BEGIN, kind::REALLOC_FAILED]), 1);
+        assert_eq!(calls(&[kind::NODE, kind::NAMED, kind::THREAD_START, kind::FAILED]), 0);
+        for kind in 0..=u8::MAX {
+            let stamp = stamp_of(&[head(kind, 7), 55, 0]);
+            assert!(!is_call(head(kind, 7)) || stamp == Some(55));
+            assert!(stamp.is_none() || (kind::FREE..=kind::NAMED).contains(&kind));
+        }
+        assert_eq!([stamp_of(&[head(kind::NODE, 7), 55]), stamp_of(&[head(kind::MODULE, 7), 55])], [None; 2]);
+        assert_eq!(stamp_of(&[head(kind::NAMED, 7), 55, 0]), Some(55));
+        assert_eq!([stamp_of(&[]), stamp_of(&[head(kind::FREE, 7)])], [None; 2]);
     }
 
     #[test]

@@ -53,24 +53,3 @@ impl<F: FnMut(&[Event])> EventSink for F {
 pub const fn is_special(word0: u64) -> bool {
     kind_of(word0) >= kind::NODE
 }
-
-/// The stamp of a record, where its kind has one.
-#[must_use]
-pub fn stamp_of(record: &[u64]) -> Option<u64> {
-    match kind_of(*record.first()?) {
-        kind::FREE
-        | kind::ALLOC
-        | kind::ALLOC_LARGE
-        | kind::REALLOC_BEGIN
-        | kind::REALLOC_MOVED
-        | kind::REALLOC_MOVED_LARGE
-        | kind::REALLOC_FREED
-        | kind::REALLOC_FAILED
-        | kind::FAILED
-        | kind::THREAD_START
-        | kind::THREAD_END
-        | kind::MODULES_GONE
-        | kind::NAMED => record.get(1).copied(),
-        _ => None,
-    }
-}

@@ -3,8 +3,8 @@
 //! The analysis asks for blocks by number and in any order, so that it never has to hold more of a
 //! recording than what is due. A trace file is one source; tests use [`MemorySource`].
 
-use super::event::{is_special, stamp_of};
-use crate::record::Records;
+use super::event::is_special;
+use crate::record::{Records, stamp_of};
 
 /// What is known about a block without decoding it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

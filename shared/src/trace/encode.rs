@@ -6,7 +6,7 @@
 use super::codec;
 use super::codec::split::{Splitter, Summary};
 use super::frame::{FLAG_PLAIN, FrameHeader, Kind, OpenFrame};
-use crate::record::{Records, kind, kind_of};
+use crate::record::{Records, stamp_of};
 
 /// A compressor, so that this crate needs none for writing.
 pub trait Compress {
@@ -179,23 +179,6 @@ fn events_header(block: Block, summary: &Summary) -> FrameHeader {
         records: summary.records,
         raw_len: (summary.words * 8) as u32,
         ..FrameHeader::new(Kind::EVENTS)
-    }
-}
-
-/// The stamp of a record; `None` for kinds that have none.
-#[must_use]
-pub fn stamp_of(record: &[u64]) -> Option<u64> {
-    match kind_of(*record.first()?) {
-        kind::FREE..=kind::ALLOC_LARGE
-        | kind::REALLOC_BEGIN..=kind::REALLOC_MOVED_LARGE
-        | kind::REALLOC_FREED
-        | kind::REALLOC_FAILED
-        | kind::FAILED
-        | kind::THREAD_START
-        | kind::THREAD_END
-        | kind::MODULES_GONE
-        | kind::NAMED => record.get(1).copied(),
-        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 use super::super::frame::FRAME_HEADER_BYTES;
 use super::super::testing::{Program, Rng};
 use super::*;
+use crate::record::kind;
 use crate::trace::codec::join::Joiner;
 use crate::trace::codec::{COLUMNS, columns};
 

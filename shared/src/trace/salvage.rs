@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::encode::{Block, Compress, Encoder, Uncompressed, stamp_of};
+use super::encode::{Block, Compress, Encoder, Uncompressed};
 use super::frame::Kind;
 use super::pack::Zstd;
 use super::read::TraceFile;
 use super::streams::Gap;
-use crate::record::{Records, kind_of};
+use crate::record::{Records, is_call, stamp_of};
 use crate::spool::read::{SpoolBuffer, SpoolFile};
 
 /// Words that are gathered for one frame.
@@ -194,24 +194,6 @@ struct Gathering<'a> {
     unwritten_records: u64,
 }
 
-/// Whether it says that a block began or ended.
-fn is_call(record: &[u64]) -> bool {
-    use crate::record::kind;
-    let is = record.first().map(|&word| kind_of(word));
-    matches!(
-        is,
-        Some(
-            kind::FREE
-                | kind::ALLOC
-                | kind::ALLOC_LARGE
-                | kind::REALLOC_BEGIN
-                | kind::REALLOC_MOVED
-                | kind::REALLOC_MOVED_LARGE
-                | kind::REALLOC_FREED
-        )
-    )
-}
-
 impl Gathering<'_> {
     fn add(&mut self, buffer: &SpoolBuffer, position: u64, record: &[u64], salvage: &mut Salvage) {
         let follows = self.block.stream == buffer.stream
@@ -241,7 +223,7 @@ impl Gathering<'_> {
         }
         if self.stopped {
             for record in &mut Records::new(&self.words) {
-                self.unwritten += u64::from(is_call(record));
+                self.unwritten += u64::from(is_call(record[0]));
                 self.unwritten_records += 1;
             }
         }
