@@ -1,6 +1,7 @@
 //! SIGKILL at any moment: what the program itself told of before is on record.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +13,7 @@ use memscope_tests::TempDir;
 use memscope_tests::command::only_child;
 use memscope_tests::recording::{self, analyze};
 use memscope_tests::snapshot::Stats;
-use memscope_tests::{Record, Snapshot, program};
+use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
 use serde::Deserialize;
 
 /// Starts the program, kills it after a while, and gives what it told of.
@@ -234,4 +235,30 @@ fn a_process_that_is_not_our_child() {
     } else {
         assert_eq!((process.end.as_str(), process.signal), ("unknown", None));
     }
+}
+
+/// Killed as its recording begins: whatever was made by then is found again, and nothing stays in shared memory.
+#[test]
+fn kills_at_the_start_leave_nothing_behind() {
+    let folder = TempDir::new().expect("a fresh folder");
+    // A `/dev/shm` of our own: others' recordings are not in it.
+    let script = "mount -t tmpfs none /dev/shm; cd \"$1\"
+        for i in 1 2 3 4 5 6 7 8; do for wait in 0 0 0.0003 0.0006 0.0009 0.0012 0.0015 0.003; do
+            \"$2\" run --quiet --export none -o rec -- sleep 60 2>err & run=$!
+            until child=$(cat /proc/$run/task/$run/children) && [ -n \"$child\" ]; do :; done
+            until case $(readlink /proc/${child% }/exe) in */memscope-cli) false ;; esac do :; done
+            sleep $wait; kill -9 $child
+            wait $run || status=$?
+            [ $status = 137 ]
+            rm -rf rec
+        done; done
+        ls -A /dev/shm";
+    let words = ["unshare", "-m", "sh", "-ec", script, "sh"].map(OsStr::new);
+    let ran = Cmd::new(words)
+        .arg(folder.path())
+        .arg(artifacts::cli())
+        .timeout(Duration::from_secs(120))
+        .run()
+        .success();
+    assert_eq!(ran.out(), "", "{}", ran.tail());
 }

@@ -170,10 +170,14 @@ fn make_exports(args: &RunArgs, ended: &Ended) -> Result<Option<Done>> {
         quiet: args.quiet,
     };
     if traces(ended.directory.path()).is_empty() {
-        let name = ended.directory.name().display();
-        return Err(
-            Error::failed(name, "nothing was recorded").remedy("see what the program said at its start")
-        );
+        let (name, what) = (ended.directory.name().display(), "nothing was recorded");
+        return Err(match ended.ending {
+            Ending::Killed(signal) => {
+                Error::failed(name, format!("{what} before signal {signal} killed the program"))
+                    .remedy("let it live longer, or see what it said at its start")
+            }
+            Ending::Exited(_) => Error::failed(name, what).remedy("see what the program said at its start"),
+        });
     }
     export(Input::find(ended.directory.path())?, &plan).map(Some)
 }

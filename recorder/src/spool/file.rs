@@ -51,43 +51,28 @@ impl Word<'_> {
 }
 
 impl SpoolFile {
-    /// Makes the file, in `/dev/shm` or else in `directory`, and maps its header.
+    /// Where a spool may be, the best place first: in memory, else beside the trace.
+    #[must_use]
+    pub const fn places(directory: &[u8]) -> [&[u8]; 2] {
+        [b"/dev/shm", directory]
+    }
+
+    /// Makes the file under the name that it was [given](Self::name), and maps its header.
     ///
     /// # Safety
     /// One thread only, before anybody else uses `self`.
-    pub unsafe fn create(&mut self, directory: &[u8], start_ticks: u64) -> Result<(), Errno> {
-        let mut failed = Errno::ENOENT;
-        for place in [b"/dev/shm".as_slice(), directory] {
-            match self.create_in(place, start_ticks) {
-                Ok(header) => {
-                    self.header.store(header, Ordering::Release);
-                    return Ok(());
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+    pub unsafe fn create(&mut self, start_ticks: u64) -> Result<(), Errno> {
+        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        let file = file::File::open_briefly(self.path(), flags, 0o600)?;
+        let header = self.map_header(&file, start_ticks).inspect_err(|_| {
+            let _ = file::remove(self.path());
+        })?;
+        self.header.store(header, Ordering::Release);
+        Ok(())
     }
 
-    fn create_in(&mut self, place: &[u8], start_ticks: u64) -> Result<*mut u8, Errno> {
-        for _ in 0..16 {
-            self.name(place)?;
-            let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-            match file::File::open_briefly(self.path(), flags, 0o600) {
-                Err(Errno::EEXIST) => {}
-                Err(error) => return Err(error),
-                Ok(file) => {
-                    return self.map_header(&file, start_ticks).inspect_err(|_| {
-                        let _ = file::remove(self.path());
-                    });
-                }
-            }
-        }
-        Err(Errno::EEXIST)
-    }
-
-    /// `PLACE/memscope-RANDOM.spool`: a name that nobody can guess, in a directory that may be shared.
-    fn name(&mut self, place: &[u8]) -> Result<(), Errno> {
+    /// Gives it a name, `PLACE/memscope-RANDOM.spool`, that nobody can guess: the place may be shared.
+    pub fn name(&mut self, place: &[u8]) -> Result<(), Errno> {
         let mut random = [0_u8; 12];
         let args = [random.as_mut_ptr() as usize, random.len(), 0, 0, 0, 0];
         // SAFETY: `random` is writable for its length.
@@ -123,7 +108,7 @@ impl SpoolFile {
         Ok(header)
     }
 
-    /// Its path; empty where there is no file.
+    /// Its path, from when it has a name.
     #[must_use]
     pub fn path(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.path[..self.length.load(Ordering::Relaxed) as usize]).unwrap_or(c"")
@@ -223,7 +208,7 @@ mod tests {
         let mut spool: SpoolFile = unsafe { core::mem::zeroed() };
         assert!(!spool.exists() && spool.grow().is_none());
         // SAFETY: nobody else has it.
-        unsafe { spool.create(b"/tmp", 7) }.unwrap();
+        unsafe { spool.name(b"/tmp").and_then(|()| spool.create(7)) }.unwrap();
         let (first, count) = spool.grow().unwrap();
         assert_eq!((first % memory::PAGE, count), (0, FIRST));
         assert_eq!(spool.grow().unwrap().1, LATER);

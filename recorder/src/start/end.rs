@@ -1,9 +1,9 @@
 //! Ends: of the recording before the process, and of the process by `exit`.
 
+use super::leaving::begin_forked_child;
 use super::{Context, context, export, listing, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
-use crate::program::birth;
 use crate::program::tls::Unrecorded;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
@@ -126,8 +126,9 @@ pub extern "C" fn at_quick_exit() {
 
 fn at_end(status: u64) {
     static ONCE: AtomicBool = AtomicBool::new(false);
+    // A forked child that ends without a call is a process image as well: it has a trace, if an empty one.
+    begin_forked_child();
     let Some(process) = process::get() else { return };
-    begin_forked(process);
     let Some(context) = context() else { return };
     if seal::forbids() {
         // In a forked child, the spool is not there.
@@ -155,8 +156,8 @@ fn at_end(status: u64) {
 
 /// Runs when the program calls `_exit` or `_Exit`: nobody may be there who sees how this process ends.
 pub fn at_raw_exit(status: libc::c_int) {
+    begin_forked_child();
     let Some(process) = process::get() else { return };
-    begin_forked(process);
     // A `vfork`'s child ends itself, not the process whose memory it uses.
     if seal::forbids() || process.pid.load(Ordering::Relaxed) != crate::sys::process::pid() {
         return;
@@ -170,13 +171,6 @@ pub fn at_raw_exit(status: libc::c_int) {
     // Prepared at the start: this may be a signal handler that interrupted anything of ours.
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
         file::complain(&context.no_export);
-    }
-}
-
-/// A forked child that ends without a call is a process image as well: it has a trace, if an empty one.
-fn begin_forked(process: &'static Process) {
-    if process.phase() == Phase::Unborn && process::born() && !seal::forbids() {
-        birth::ensure_begun(process);
     }
 }
 

@@ -31,7 +31,7 @@ use directory::{Birth, Directory};
 use memscope_shared::spool::{header, role};
 use memscope_shared::trace::{ClockKind, meta};
 use settings::{Format, Settings};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// What a recording keeps for children and for its end. Not wiped by a fork.
 #[derive(Clone, Debug)]
@@ -254,21 +254,9 @@ fn open(
     birth: Birth,
     now: Sample,
 ) -> Result<(), Errno> {
-    // SAFETY: one thread opens a process's recording, and others can't see the spool before that.
-    unsafe { SpoolFile::create(&mut *process.spool.get(), context.directory.path(), birth.start_ticks) }?;
     let samples = [process.first_sample(), now];
-    // `memscope-cli` drains, once there is something in the trace; it may look as soon as that has its name.
-    let drained = context.launched && !context.thread;
-    if drained {
-        process
-            .spool()
-            .half(header::ROLE)
-            .into_iter()
-            .for_each(|role| role.store(role::BUSY, Ordering::Release));
-        process.writer.left.set_on();
-    }
-    let what = describe_process(process.spool(), context, forked_from, birth);
-    let sink = create_trace(context, what, &samples).inspect_err(|_| process.spool().remove())?;
+    let what = describe_process(context, forked_from, birth);
+    let sink = create_files(process, context, what, &samples)?;
     process.writer.open(None, Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.spool().take_notes();
@@ -277,11 +265,16 @@ fn open(
     Ok(())
 }
 
-/// The first number that is not taken.
-fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) -> Result<Sink, Errno> {
+/// The trace with the first number that is not taken, and its spool.
+fn create_files(
+    process: &Process,
+    context: &Context,
+    mut what: meta::Process,
+    samples: &[Sample],
+) -> Result<Sink, Errno> {
     for number in 0.. {
         let path = context.directory.file(&format!("{}-{number}.trace", context.pid));
-        match Sink::create(&path, &what, samples) {
+        match create_pair(process, context, &path, &mut what, samples) {
             // A later image is another program than the one that was asked for.
             Err(Errno::EEXIST) => what.command.clear(),
             other => return other,
@@ -290,12 +283,44 @@ fn create_trace(context: &Context, mut what: meta::Process, samples: &[Sample]) 
     Err(Errno::EEXIST)
 }
 
-fn describe_process(
-    spool: &SpoolFile,
+/// Trace and spool. The trace's draft, which names the spool, comes first: a process that is killed at any moment
+/// leaves nothing that nobody knows of.
+fn create_pair(
+    process: &Process,
     context: &Context,
-    forked_from: Option<u32>,
-    birth: Birth,
-) -> meta::Process {
+    path: &CStr,
+    what: &mut meta::Process,
+    samples: &[Sample],
+) -> Result<Sink, Errno> {
+    // SAFETY: one thread opens a process's recording, and others can't see the spool before that.
+    let spool = unsafe { &mut *process.spool.get() };
+    let mut failed = Errno::ENOENT;
+    for place in SpoolFile::places(context.directory.path()) {
+        spool.name(place)?;
+        what.spool = spool.path().to_bytes().to_vec();
+        let mut sink = Sink::draft(path, what, samples)?;
+        // SAFETY: as above.
+        if let Err(error) = unsafe { spool.create(what.start_ticks) } {
+            sink.discard();
+            failed = error;
+            continue;
+        }
+        expect_drainer(process, context);
+        return sink.publish().inspect_err(|_| spool.remove()).map(|()| sink);
+    }
+    Err(failed)
+}
+
+/// `memscope-cli` drains, where that was asked for, once there is something in the trace; it may look as soon as that has its name.
+fn expect_drainer(process: &Process, context: &Context) {
+    if context.launched && !context.thread {
+        let role = process.spool().half(header::ROLE);
+        role.into_iter().for_each(|role| role.store(role::BUSY, Ordering::Release));
+        process.writer.left.set_on();
+    }
+}
+
+fn describe_process(context: &Context, forked_from: Option<u32>, birth: Birth) -> meta::Process {
     meta::Process {
         pid: context.pid,
         parent_pid: parent_pid(forked_from),
@@ -307,7 +332,7 @@ fn describe_process(
         page_size: memory::PAGE as u64,
         clock: if clock::is_tsc() { ClockKind::Tsc } else { ClockKind::Monotonic },
         clock_hz: context.clock_hz,
-        spool: spool.path().to_bytes().to_vec(),
+        spool: Vec::new(),
         forked: forked_from.is_some(),
         execed: false,
         library: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),

@@ -54,11 +54,19 @@ const fn as_recorded(sample: Sample) -> ClockSample {
     ClockSample { stamp: sample.stamp, monotonic_ns: sample.monotonic_ns, realtime_ns: sample.realtime_ns }
 }
 
+/// What a trace is called until it is published.
+fn draft_of(path: &CStr) -> Result<CString, Errno> {
+    CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))
+}
+
 impl Sink {
-    /// Makes the trace at `path`, which must not exist, and writes its first frames.
-    pub fn create(path: &CStr, process: &meta::Process, samples: &[Sample]) -> Result<Self, Errno> {
+    /// Makes a draft of the trace at `path`, with its first frames. A trace that is there already is `EEXIST`.
+    pub fn draft(path: &CStr, process: &meta::Process, samples: &[Sample]) -> Result<Self, Errno> {
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
-        let draft = CString::new([path.to_bytes(), b".new"].concat()).map_err(|_| Errno(libc::EINVAL))?;
+        let draft = draft_of(path)?;
+        if file::accessible(path, libc::F_OK) {
+            return Err(Errno::EEXIST);
+        }
         // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
         let file = File::open_briefly(&draft, flags, 0o600)?;
         let identity = file.restrict(0o600).and_then(|()| file.identity())?;
@@ -87,13 +95,24 @@ impl Sink {
         let samples: Vec<_> = samples.iter().copied().map(as_recorded).collect();
         meta::write_clock(&mut sink.out, &samples);
         sink.sample_memory();
-        // It gets its name when there is something in it: a process that is killed here leaves no empty trace.
-        let written = sink.write_samples().and_then(|()| file::rename_new(&draft, path));
-        written.inspect_err(|_| {
-            let _ = file::remove(&draft);
-        })?;
-        sink.file = None;
+        sink.write_samples().inspect_err(|_| sink.discard())?;
         Ok(sink)
+    }
+
+    /// Gives the draft its name, now that there is something in it, and what it names is there. Where that fails, it is removed.
+    pub fn publish(&mut self) -> Result<(), Errno> {
+        draft_of(&self.path)
+            .and_then(|draft| file::rename_new(&draft, &self.path))
+            .inspect_err(|_| self.discard())?;
+        self.file = None;
+        Ok(())
+    }
+
+    /// Removes the draft.
+    pub fn discard(&self) {
+        if let Ok(draft) = draft_of(&self.path) {
+            let _ = file::remove(&draft);
+        }
     }
 
     /// The descriptor that is kept.

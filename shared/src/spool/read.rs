@@ -32,6 +32,8 @@ pub enum SpoolError {
     Owner,
     /// It does not begin as a spool does.
     NotASpool,
+    /// It was made, but its process ended before anything was written into it.
+    Blank,
     /// It has another version of the layout.
     Version(u64),
     /// It is the spool of another process.
@@ -54,6 +56,7 @@ impl fmt::Display for SpoolError {
             Self::NotPrivate => f.write_str("it is not a private regular file"),
             Self::Owner => f.write_str("it belongs to another user than the trace"),
             Self::NotASpool => f.write_str("it is not shared memory of memscope"),
+            Self::Blank => f.write_str("its process ended as its recording began"),
             Self::Version(version) => write!(f, "its layout has the unknown version {version}"),
             Self::OtherProcess => f.write_str("it belongs to another process"),
         }
@@ -255,10 +258,15 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
     let mut bytes = [0; 128];
     file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof if file.metadata().is_ok_and(|m| m.len() == 0) => SpoolError::Blank,
         io::ErrorKind::UnexpectedEof => SpoolError::NotASpool,
         _ => SpoolError::Io(error),
     })?;
     let at = |offset| word(&bytes, offset);
+    // Written last.
+    if at(header::MAGIC) == 0 && [0, VERSION].contains(&at(header::VERSION)) {
+        return Err(SpoolError::Blank);
+    }
     if at(header::MAGIC) != MAGIC {
         return Err(SpoolError::NotASpool);
     }

@@ -142,6 +142,13 @@ fn remove_spool(process: &Process, spool: &SpoolFile) {
     }
 }
 
+/// `memscope-RANDOM.spool`: what nobody else makes, whatever path a trace names.
+fn is_name_of_spool(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str);
+    let random = name.and_then(|name| name.strip_prefix("memscope-")?.strip_suffix(".spool"));
+    random.is_some_and(|hex| hex.len() == 24 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Whether the same process has a trace of a later image beside this one: then this image ended by `exec`.
 fn has_later_image(path: &Path, process: &Process) -> bool {
     let number = |path: &Path| -> Option<(u32, u64)> {
@@ -282,6 +289,13 @@ impl Job<'_> {
             Ok(spool) => Ok(Some(spool)),
             Err(SpoolError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io_error("read", path, error))
+            }
+            Err(why @ SpoolError::Blank) => {
+                if is_name_of_spool(path) {
+                    let _ = fs::remove_file(path);
+                }
+                losses.add(why.to_string(), self.last_stamp());
+                Ok(None)
             }
             Err(error @ SpoolError::Version(_)) => Err(io_error("read", path, std::io::Error::other(error))),
             Err(why) => {

@@ -232,6 +232,24 @@ fn a_spool_of_another_process_is_left_alone() {
     assert!(case.spool_path().exists());
 }
 
+/// A process that was killed as it began: its spool goes, and a file of another kind in its place does not.
+#[test]
+fn a_blank_spool_is_removed() {
+    for (name, stays) in [("memscope-0123456789abcdef01234567.spool", false), ("precious", true)] {
+        for content in [vec![], vec![0; HEADER_BYTES]] {
+            let mut case = Case::new(12);
+            let path = case.dir.path().join(name);
+            case.process.spool = path.as_os_str().as_bytes().to_vec();
+            case.write_trace(&[]);
+            write(&path, &content);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let end = case.complete(Ending::default());
+            assert!(!end.complete && end.reason.unwrap().contains("as its recording began"));
+            assert_eq!(path.exists(), stays, "{name}");
+        }
+    }
+}
+
 #[test]
 fn ends() {
     let exit = [
