@@ -76,3 +76,59 @@ fn a_limit_that_stays() {
     let calls = std::fs::read_to_string(&log).expect("what was traced").lines().count();
     assert!((1..8).contains(&calls), "buffers were made {calls} times");
 }
+
+/// Four threads under a limit in blocks of 512 bytes that was set before the program began; the image of the program, and what the
+/// run said.
+#[track_caller]
+fn limited_before(blocks: u32, pairs: u32, by_hand: bool) -> (Snapshot, String) {
+    let program = program::c("limits", &["-pthread"]);
+    let script = format!("ulimit -f {blocks}; exec {} threads {pairs}", program.display());
+    let record = Record::new(["sh", "-c", &script]).allocations("none");
+    let recorded = if by_hand { record.by_hand() } else { record }.success();
+    let json = recorded.folder.path().join("out.json");
+    let _ = analyze(&recorded.dir(), &json, &["--allocations", "none"]).success();
+    (Snapshot::load(&json), recorded.ran.err())
+}
+
+/// Room for a few buffers, and for the trace: nothing is lost, and nothing is said.
+#[test]
+fn less_room_than_all_buffers_take() {
+    for by_hand in [false, true] {
+        let (snapshot, said) = limited_before(2_000, 20_000, by_hand);
+        assert!(snapshot.complete, "{by_hand}: {:?}", snapshot.incomplete_reason);
+        let stats = &snapshot.processes.last().expect("the program").stats;
+        assert!(stats.total_allocations >= 80_000 && stats.lost_events == 0, "{by_hand}: {stats:?}");
+        assert!(by_hand || said.is_empty(), "{said}");
+    }
+}
+
+/// Room for one buffer, while five threads want one each, and none for the whole trace: what is lost is counted, and each reason said once.
+#[test]
+fn room_for_one_buffer() {
+    let natively = limited_before(200_000, 50_000, false).0;
+    let events = |snapshot: &Snapshot| {
+        let stats = &snapshot.processes.last().expect("the program").stats;
+        stats.total_allocations + stats.total_deallocations + stats.lost_events
+    };
+    for (blocks, by_hand) in [(200, false), (200, true), (1_000, false)] {
+        let (snapshot, said) = limited_before(blocks, 50_000, by_hand);
+        let process = snapshot.processes.last().expect("the program");
+        assert!(!process.complete && process.stats.lost_events > 0, "{blocks}");
+        assert_eq!(events(&snapshot), events(&natively), "{blocks}, by hand: {by_hand}");
+        let reason = process.incomplete_reason.clone().unwrap_or_default();
+        let mut parts: Vec<_> = reason.split("; ").collect();
+        parts.sort_unstable();
+        assert!(parts.windows(2).all(|two| two[0] != two[1]), "{reason}");
+        assert!(said.lines().filter(|line| line.contains("recording has ended")).count() == 1, "{said}");
+    }
+}
+
+/// Not even for that: one line says so, and the program is listed.
+#[test]
+fn no_room_at_all() {
+    let (snapshot, said) = limited_before(100, 10, false);
+    assert!(said.lines().count() == 1 && said.contains("ulimit -f"), "{said}");
+    let [program] = &snapshot.unrecorded[..] else { panic!("{:?}", snapshot.unrecorded) };
+    assert_eq!(program.args[1..], ["threads", "10"]);
+    assert!(program.reason.contains("file size limit"), "{}", program.reason);
+}

@@ -9,7 +9,8 @@ use crate::sys::{Errno, file, memory, process, syscall};
 use core::ffi::CStr;
 use memscope_shared::spool as layout;
 
-/// Buffers in the first segment, which every recorded process pays for, and in the others.
+/// Buffers in the first segment, which every recorded process pays for, and in the others; fewer where a limit or a full disk
+/// leaves less room.
 const FIRST: usize = 1;
 const LATER: usize = 8;
 
@@ -157,10 +158,11 @@ impl SpoolFile {
             (self.header.load(Ordering::Acquire) as usize + layout::HEADER_BYTES, FIRST)
         } else {
             let offset = layout::HEADER_BYTES as u64 + buffers.get() * layout::BUFFER_BYTES as u64;
-            let bytes = LATER * layout::BUFFER_BYTES;
             let file = file::File::open(self.path(), libc::O_RDWR, 0).ok()?;
-            file.allocate(offset, bytes as u64).ok()?;
-            (memory::map_shared(file.fd(), offset as usize, bytes).ok()? as usize, LATER)
+            let bytes = |count| count * layout::BUFFER_BYTES;
+            let fits = |count: &usize| file.allocate(offset, bytes(*count) as u64).is_ok();
+            let count = [LATER, LATER / 2, LATER / 4, 1].into_iter().find(fits)?;
+            (memory::map_shared(file.fd(), offset as usize, bytes(count)).ok()? as usize, count)
         };
         buffers.add(count as u64);
         self.segments.store(segment + 1, Ordering::Relaxed);

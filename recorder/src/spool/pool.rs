@@ -67,7 +67,7 @@ impl Pool {
         }
     }
 
-    /// Takes a free buffer, or makes one if the limit allows it. `None`: wait for one.
+    /// Takes a free buffer, or makes one if the limit allows it. `None`: wait for one. Who asks holds none (or goes without).
     pub fn take(&self, file: &SpoolFile) -> Option<Buffer> {
         self.pop().or_else(|| self.grow(file))
     }
@@ -156,7 +156,10 @@ impl Pool {
             // SAFETY: as above.
             return unsafe { Buffer::at(first as *mut u8) };
         }
-        self.lone(file)
+        // Who asks holds none, so one is in flight: it outlives the process, which a lone one would not.
+        let shared = file.word(layout::header::BUFFERS).map_or(0, |buffers| buffers.get());
+        let comes_back = shared > 0 && shared >= self.owners.load(Ordering::Relaxed);
+        if comes_back { None } else { self.lone(file) }
     }
 
     /// A private buffer, because the file does not grow.

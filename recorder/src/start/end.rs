@@ -145,6 +145,9 @@ fn at_end(status: u64) {
         return process.writer.last_look(process, PATIENCE);
     }
     let _ours = Unrecorded::begin();
+    if process.phase() == Phase::Ended {
+        process.writer.last_look(process, PATIENCE);
+    }
     if process.phase() == Phase::Recording && process.writer.finish(process, PATIENCE) {
         if context.auto_export {
             export::run(context);

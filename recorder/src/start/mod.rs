@@ -142,7 +142,7 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
     let start = if is_later_image { settings.start.clone() } else { directory::working().ok() };
     let start = start.filter(|_| settings.auto_export && first && !launched);
     let context = make_context(
-        settings,
+        settings.clone(),
         start.as_deref(),
         directory,
         launched,
@@ -158,7 +158,13 @@ fn prepare(process: &'static Process) -> Result<Option<Context>, (String, Errno)
     }
     open(process, &context, None, birth, now).map_err(|error| {
         let name = String::from_utf8_lossy(context.directory.path());
-        (format!("cannot write into {name} (MEMSCOPE_OUTPUT names another directory)"), error)
+        let remedy = match error {
+            Errno(libc::EFBIG) => "`ulimit -f unlimited` takes the limit away",
+            _ => "MEMSCOPE_OUTPUT names another directory",
+        };
+        let why = format!("its recording cannot be made: {}", error.text());
+        listing::list(&settings, &why);
+        (format!("cannot write into {name} ({remedy})"), error)
     })?;
     Ok(Some(context))
 }

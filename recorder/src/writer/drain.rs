@@ -1,7 +1,7 @@
 //! The writer's work: what to take, and when.
 
 use super::sink::Sink;
-use super::{FINISH, RETIRE, RETIRED, STOPPED, Writer};
+use super::{FINISH, RETIRE, RETIRED, STOPPED, Writer, losses};
 use crate::process::{Phase, Process};
 use crate::spool::buffer::Buffer;
 use crate::start::end;
@@ -144,14 +144,17 @@ pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
     for group in batch.chunk_by(|a, b| stream(*a) == stream(*b)) {
         let mut buffers = [None; BATCH];
         buffers[..group.len()].copy_from_slice(group);
-        take(process, sink, &buffers[..group.len()]);
+        if !sink.failed() {
+            take(process, sink, &buffers[..group.len()]);
+        }
         if sink.failed() {
             // What is not written stays in the spool, where `analyze` finds it.
-            return false;
+            losses::count(process, sink, group.iter().flatten().copied());
+        } else {
+            group.iter().flatten().for_each(|buffer| give_back(process, *buffer));
         }
-        group.iter().flatten().for_each(|buffer| give_back(process, *buffer));
     }
-    count > 0
+    count > 0 && !sink.failed()
 }
 
 /// Writes what was left to a drainer, as far as it goes on where the trace ends; true where something was.
@@ -248,6 +251,13 @@ fn write_samples(process: &'static Process, sink: &mut Sink) {
 /// What the last moment of a process adds whose trace somebody else completes: a look at memory, clocks and names,
 /// and what lies in memory that dies with the process.
 pub fn last_look(process: &'static Process, sink: &mut Sink) {
+    look(process, sink);
+    if sink.failed() {
+        losses::count_all(process, sink);
+    }
+}
+
+fn look(process: &'static Process, sink: &mut Sink) {
     if sink.failed() || process.phase() != Phase::Recording {
         return;
     }
@@ -284,7 +294,11 @@ pub fn partial(process: &'static Process, sink: &mut Sink) -> bool {
 /// Writes everything and the trace's end; true where that worked.
 pub fn finish(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
     // Without the files of its notes, the rest is for completion.
-    if !everything(process, writer, sink) || !end::make_files_of_notes() {
+    if !everything(process, writer, sink) {
+        losses::count_all(process, sink);
+        return false;
+    }
+    if !end::make_files_of_notes() {
         return false;
     }
     match sink.finish(process) {

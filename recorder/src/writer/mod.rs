@@ -8,6 +8,7 @@ pub mod channel;
 pub mod compress;
 pub(crate) mod drain;
 pub mod drained;
+mod losses;
 pub mod sink;
 mod thread;
 
@@ -98,7 +99,7 @@ impl Writer {
         }
     }
 
-    fn channel(&self) -> Option<&Channel> {
+    pub(crate) fn channel(&self) -> Option<&Channel> {
         // SAFETY: set once, never freed.
         unsafe { self.channel.load(Ordering::Acquire).as_ref() }
     }

@@ -244,6 +244,12 @@ impl Sink {
         self.take_adjacent(buffers).map(drop)
     }
 
+    /// How many words of a stream the trace has.
+    #[must_use]
+    pub fn written_of(&self, stream: u32) -> u64 {
+        self.written.end(stream)
+    }
+
     /// Whether all that a buffer holds is in the trace.
     #[must_use]
     pub fn has(&self, buffer: Buffer) -> bool {

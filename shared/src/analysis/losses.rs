@@ -45,7 +45,9 @@ pub fn of_trace(trace: &TraceFile, failures: &[Failure], running: bool) -> Losse
     match trace.end() {
         Some(end) if !end.complete || end.lost_events > 0 => {
             let reason = end.reason.clone().unwrap_or_else(|| "events were lost".into());
-            losses.add(reason, end.incomplete_since.unwrap_or(end.stamp));
+            // One by one: what is found again below is said once.
+            let since = end.incomplete_since.unwrap_or(end.stamp);
+            reason.split("; ").for_each(|reason| losses.add(reason.to_owned(), since));
         }
         None if !running => {
             losses.add("the end of the recording is missing".into(), last_stamp(trace.frames()))

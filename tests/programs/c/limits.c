@@ -1,10 +1,12 @@
-/* Limits the size of files, as the first argument says, and makes 1,000 blocks of 40 bytes afterwards:
+/* Limits the size of files, as the first argument says, and makes 1,000 blocks of 40 bytes afterwards, or works under a limit that was
+ * set before:
  *
  *   child_by_number   a forked child, before its first call of the allocator, by a system call that nobody sees
  *   child             the same by the function
  *   child_leaves      it gives up its rights instead
  *   child_filters     it forbids itself all system calls but a few
  *   often             sets it a thousand times to what it is or to more
+ *   threads           four threads make and free as many blocks as the second argument says, of sizes that nobody can foresee
  *
  * Says on standard output what must be the same in a native run. */
 #ifndef _GNU_SOURCE
@@ -13,7 +15,9 @@
 #include <grp.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,12 +58,34 @@ static int often(void) {
     return 0;
 }
 
+static long pairs;
+static void *churns(void *seed) {
+    enum { KEPT = 64 };
+    uint64_t x = (uintptr_t)seed;
+    void *kept[KEPT] = { NULL };
+    for (long i = 0; i < pairs; i++) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        free(kept[x % KEPT]);
+        must(kept[x % KEPT] = malloc(1 + (x >> 20) % 2000));
+    }
+    for (int i = 0; i < KEPT; i++) free(kept[i]);
+    return NULL;
+}
+
+static int threads(void) {
+    pthread_t all[4];
+    for (uintptr_t i = 0; i < 4; i++) must(!pthread_create(&all[i], NULL, churns, (void *)(4711 + i)));
+    for (int i = 0; i < 4; i++) must(!pthread_join(all[i], NULL));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *how = argc > 1 ? argv[1] : "";
     struct rlimit none = { 0, 0 };
     int status;
     rounds(1);
     if is("often") return often();
+    if is("threads") { pairs = argc > 2 ? atol(argv[2]) : 0; return threads(); }
     pid_t child = fork();
     if (child == 0) {
         if is("child_by_number") must(by_number(SYS_prlimit64, 0, RLIMIT_FSIZE, &none, NULL) == 0);
