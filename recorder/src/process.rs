@@ -132,6 +132,12 @@ impl Process {
         Phase::from(self.phase.load(Ordering::Acquire))
     }
 
+    /// True in a forked child in which nothing has been called yet, however it was made.
+    #[must_use]
+    pub fn is_unborn_child(&self) -> bool {
+        self.phase() == Phase::Unborn && born()
+    }
+
     /// Goes on to a phase. What others may read in it must have been written before.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u32, Ordering::Release);

@@ -10,7 +10,8 @@
 //! Each side first says what it is about to do, and then looks at the other. Nobody waits without end: a signal handler may have interrupted a change
 //! and start a shell, and a forked child has the words of its parent's threads, but not those.
 
-use crate::sys::{process, time};
+use crate::process::{self, Process};
+use crate::sys::{process as os, time};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// How long one side waits for the other, in ns.
@@ -33,7 +34,15 @@ fn wait_for(word: &AtomicU32) {
         if time::monotonic_ns() > deadline {
             return word.store(0, Ordering::SeqCst);
         }
-        process::yield_now();
+        os::yield_now();
+    }
+}
+
+/// What [`forked`] does, in a child that nobody has seen come to life (a system call of the program's own made it) and in which nothing
+/// has been called yet. Its first call does so as well.
+fn notice_fork() {
+    if process::get().is_some_and(Process::is_unborn_child) {
+        forked();
     }
 }
 
@@ -46,6 +55,7 @@ impl Turn {
     /// The program is about to change its environment.
     #[must_use]
     pub fn of_change() -> Self {
+        notice_fork();
         loop {
             CHANGES.fetch_add(1, Ordering::SeqCst);
             if LENDING.load(Ordering::SeqCst) == 0 {
@@ -59,6 +69,7 @@ impl Turn {
     /// Our entry is about to come or go. The caller is the only one, and undisturbed by signals.
     #[must_use]
     pub fn of_loan() -> Self {
+        notice_fork();
         LENDING.store(1, Ordering::SeqCst);
         wait_for(&CHANGES);
         Self { of_loan: true }
@@ -117,5 +128,27 @@ mod tests {
         forked();
         drop(Turn { of_loan: false });
         assert_eq!(CHANGES.load(Ordering::SeqCst), 0, "a child that was forked inside of a change");
+    }
+
+    #[test]
+    fn a_child_by_number_has_none_of_its_parents_turns() {
+        // SAFETY: the child makes system calls and ends.
+        let child = unsafe { libc::syscall(libc::SYS_fork) };
+        if child == 0 {
+            let has_turns = || CHANGES.load(Ordering::SeqCst) + LENDING.load(Ordering::SeqCst) != 0;
+            CHANGES.store(1, Ordering::SeqCst);
+            LENDING.store(1, Ordering::SeqCst);
+            notice_fork();
+            let before = has_turns();
+            process::set_born();
+            notice_fork();
+            let status = i32::from(!before) + 2 * i32::from(has_turns());
+            // SAFETY: nothing of the parent's is to run here.
+            unsafe { libc::_exit(status) };
+        }
+        let mut status = -1;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(child as i32, &raw mut status, 0) }, child as i32);
+        assert_eq!(status, 0);
     }
 }

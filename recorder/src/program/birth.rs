@@ -4,6 +4,7 @@ use super::slow;
 use super::stack::{self, Entry, Nested};
 use super::thread::ThreadState;
 use super::tls;
+use crate::children;
 use crate::process::{self, Phase, Process};
 use crate::sync::atomic::Ordering;
 use crate::sys::signal::Blocked;
@@ -106,6 +107,7 @@ fn begin_process(process: &'static Process) -> bool {
             unsafe { *process.first_sample.get() = clock::sample() };
             if forked {
                 stack::reset_after_fork();
+                children::forked();
                 // Wherever the child is, and however little stack is left there.
                 own_stack::call(|| start::forked_child(process));
             } else {

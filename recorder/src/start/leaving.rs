@@ -15,8 +15,8 @@ const ROOM_FOR_BUFFERS: u64 = 64 << 20;
 
 /// Begins a forked child in which nothing has been called yet.
 pub(super) fn begin_forked_child() {
-    let is_unborn = |process: &&Process| process.phase() == Phase::Unborn && process::born();
-    let Some(process) = process::get().filter(is_unborn).filter(|_| !seal::forbids()) else { return };
+    let is_unborn = |process: &&Process| process.is_unborn_child() && !seal::forbids();
+    let Some(process) = process::get().filter(is_unborn) else { return };
     {
         let _undisturbed = Blocked::all();
         let _ours = Unrecorded::begin();
