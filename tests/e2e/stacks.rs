@@ -323,3 +323,25 @@ fn every_instruction_of_the_lazy_binder() {
     assert_begins(&names, &["before_main"]);
     assert!(names.iter().all(|name| name != "main"), "{names:?}");
 }
+
+/// rbp of code without tables leads out of the stack, to memory that the program then unmaps: what it led to is a guess, and is
+/// not looked at again.
+#[test]
+fn what_a_wrong_frame_pointer_has_led_to_may_go() {
+    let recorded = Record::new([program::c("wrong_frame_pointers", &FLAGS)]).success();
+    assert_eq!(recorded.ran.stdout, b"done\n");
+    let process = recorded.process();
+    for (size, frames, guessed) in [(10007, 2, true), (10009, 1, false), (10037, 1, false)] {
+        let blocks = process.sized(size);
+        assert_eq!(blocks.len(), 8, "of {size} bytes, in two threads");
+        for block in blocks {
+            let (names, stack) = (process.names(block), process.stack(block));
+            assert_eq!(
+                (names.len(), stack.guessed, stack.truncated),
+                (frames, guessed, !guessed),
+                "{names:?}"
+            );
+            assert_begins(&names, &["allocate_with"]);
+        }
+    }
+}

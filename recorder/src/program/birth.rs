@@ -1,7 +1,7 @@
 //! Cold entries: a thread's first call, and calls inside of calls.
 
 use super::slow;
-use super::stack::{self, Entry, Nested};
+use super::stack::{self, Entry, Nested, StackState};
 use super::thread::ThreadState;
 use super::tls;
 use crate::children;
@@ -284,7 +284,10 @@ fn reuse(process: &'static Process) -> Option<*mut ThreadState> {
         process.ending.fetch_sub(1, Ordering::Relaxed);
         let state = core::ptr::from_ref(state).cast_mut();
         // SAFETY: its thread is gone, and the exchange made it ours.
-        unsafe { ThreadState::clear_owner(state) };
+        unsafe {
+            ThreadState::clear_owner(state);
+            StackState::adopt(ThreadState::stack(state));
+        }
         Some(state)
     })
 }
@@ -342,6 +345,7 @@ unsafe fn nested_state(state: *mut ThreadState) -> Option<*mut ThreadState> {
         }
         if (*nested).number.load(Ordering::Relaxed) != number {
             announce(nested, number, (*state).tid.load(Ordering::Relaxed));
+            StackState::adopt(ThreadState::stack(nested));
         }
         Some(nested)
     }

@@ -2,6 +2,7 @@
 
 use super::file::File;
 use super::{Errno, file, syscall};
+use core::arch::asm;
 use core::ffi::CStr;
 use memscope_shared::stat;
 
@@ -73,6 +74,23 @@ pub fn tid() -> u32 {
     }
     // SAFETY: takes no arguments and cannot fail.
     unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// An address at the upper end of the calling thread's own stack: all of the stack's frames lie below it, and everything
+/// between is the stack's. Threads have their control block there. What the kernel gives the first thread lies above its
+/// frames. (A thread that has forked is its child's first one: that is told an address that its stack doesn't lead to.)
+#[must_use]
+pub fn stack_top() -> usize {
+    if tid() == pid() {
+        // SAFETY: takes a number; that there is such an entry every Linux sees to.
+        return unsafe { libc::getauxval(libc::AT_RANDOM) } as usize & !7;
+    }
+    let block: usize;
+    // SAFETY: the first word of every thread's control block is its own address.
+    unsafe {
+        asm!("mov {}, qword ptr fs:[0]", out(reg) block, options(nostack, preserves_flags, readonly));
+    }
+    block
 }
 
 /// True where a thread of this process has that id.

@@ -331,6 +331,50 @@ static NOINLINE size_t coroutine(Task *task, int depth) {
     return coroutine.result;
 }
 
+// Without unwind tables: goes on on the stack that ends at `top`, with any rbp.
+extern "C" size_t go_adrift(void *top, void *rbp, Task *task, int depth, size_t (*then)(Task *, int));
+asm(".text\n"
+    "go_adrift:\n"
+    "    push %rbp\n"
+    "    push %rbx\n"
+    "    push %r12\n"
+    "    mov %rsp, %rbx\n"
+    "    mov %rdi, %rsp\n"
+    "    mov %rsi, %rbp\n"
+    "    mov %rdx, %rdi\n"
+    "    mov %ecx, %esi\n"
+    "    call *%r8\n"
+    "    mov %rbx, %rsp\n"
+    "    pop %r12\n"
+    "    pop %rbx\n"
+    "    pop %rbp\n"
+    "    ret\n");
+
+extern "C" void _start();
+
+// Where rbp leads lies right above the stack, is there now and gone then. Or rbp leads to an older part of this stack.
+static NOINLINE size_t adrift(Task *task, int depth) {
+    if (task->random.below(4) != 0) return go(task, depth) + 1;
+    size_t bytes = (4096 + 4 * task->random.below(3)) << 12, above = 4096 << task->random.below(3);
+    auto *stack = static_cast<char *>(
+        mmap(nullptr, bytes + above, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (stack == MAP_FAILED) abort();
+    auto **words = reinterpret_cast<void **>(stack + bytes + 256);
+    words[0] = stack + bytes + 512;
+    words[1] = reinterpret_cast<char *>(reinterpret_cast<uintptr_t>(_start)) + 10;
+    depth = depth < 2 ? depth : 2;
+    void *here[] = {nullptr, words[1], nullptr};
+    opaque(here);
+    size_t result = 0;
+    for (int round = 0; round < 4; round++) {
+        result += go_adrift(stack + bytes - 64, words, task, round & 1 ? depth : 0, go);
+        if (round == 1) munmap(stack + bytes, above);
+    }
+    result += go_adrift(stack + bytes - 64, here, task, 0, go);
+    munmap(stack, bytes);
+    return result;
+}
+
 static size_t from_library(void *argument) {
     auto *callback = static_cast<Callback *>(argument);
     return go(callback->task, callback->depth);
@@ -355,7 +399,7 @@ static size_t go(Task *task, int depth) {
     static size_t (*const kinds[])(Task *, int) = {
         plain,   many_registers, variable, aligned<32>, aligned<64>,    aligned<256>, aligned_variable, large,     sibling,
         callback, exception,     jump,     signals,     coroutine,      library,      plain,            many_registers, larger,
-        twins,   shifted,        repeated,
+        twins,   shifted,        repeated, adrift,
     };
     if (depth <= 0 || task->left <= 0) {
         size_t sum = 0;

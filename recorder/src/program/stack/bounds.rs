@@ -1,54 +1,136 @@
 //! Which part of the current stack can be read.
 //!
 //! Unwind tables are right, but a walk can still run over the end of a stack: a coroutine's first frame that nobody
-//! marked as the last, a stack that was overwritten. An unwinder in a debugger gets an error then; one in the program
-//! would kill it. So every page is asked about before it is first read: [`Bounds`] is the range around the current rsp
-//! that is known to be readable. It grows page by page, outwards as walks go further, and downwards as the stack gets
-//! deeper; each page costs one system call, once. On another stack it starts again.
+//! marked as the last, a stack that was overwritten, a frame pointer that was guessed and is none. An unwinder in a
+//! debugger gets an error then; one in the program would kill it. So every page is asked about before it is first read:
+//! [`Bounds`] is the range around the current rsp that is known to be readable.
 //!
-//! Stacks don't shrink under the thread that runs on them, so what is known stays true while rsp is in the range. A
-//! stack that was unmapped and mapped again elsewhere is left by rsp, and forgotten.
+//! # The thread's own stack
+//!
+//! It lies below a known place ([`crate::sys::process::stack_top`]) without a gap, and stays where it is as long as the
+//! thread runs. So what is readable from an rsp on it up to that place is asked for once ([`Own`]), and stays true
+//! whatever the program maps and unmaps. Nothing above is ever read.
+//!
+//! # Other stacks
+//!
+//! Those of coroutines and signal handlers may end anywhere, may lie next to anything, and may be unmapped between two
+//! captures. There the range grows page by page, outwards as walks go further; each page costs one system call. On another
+//! stack, or further in, it starts again. The range is believed again by later walks for the reads that any unwinder does by the
+//! tables. A walk that guesses asks anew ([`Bounds::doubt`]), and so does the one after a walk that got lost
+//! ([`Bounds::leave`]).
 
 use crate::sys::memory::{self, PAGE};
+use crate::sys::process;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-/// Farthest move of rsp that is taken for the same stack.
-const NEAR: usize = 256 << 10;
 /// Longest stack that is asked about at once. A frame larger than that is not believed.
 const FAR: usize = 64 << 20;
 
-/// A range of readable memory around rsp; zero bytes are an empty one.
+/// A range of readable memory around rsp; zero bytes are an empty one of a thread whose own stack is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
     start: usize,
     end: usize,
+    own: Own,
+}
+
+/// What is known to belong to the thread's own stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Own {
+    low: usize,
+    /// Where it ends at the latest; 0 where that is not known.
+    top: usize,
+    /// Times that nothing is asked, after asking about so many pages has led nowhere.
+    pause: usize,
 }
 
 const fn page(address: usize) -> usize {
     address & !(PAGE - 1)
 }
 
+impl Own {
+    /// Whether everything from this rsp to the end of the own stack can be read.
+    fn reaches_from(&mut self, sp: usize) -> bool {
+        if sp >= self.top || self.low - sp.min(self.low) > FAR {
+            return false;
+        }
+        if sp >= self.low {
+            return true;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        let mut pages = (page(sp)..self.low).step_by(PAGE);
+        let asked = pages.len();
+        if !pages.all(memory::is_readable) {
+            self.pause = asked - pages.len();
+            return false;
+        }
+        self.low = page(sp);
+        true
+    }
+}
+
 impl Bounds {
+    /// Finds out where the calling thread's own stack ends.
+    pub fn know_own(&mut self) {
+        let top = process::stack_top();
+        *self = Self { start: 0, end: 0, own: Own { low: top, top, pause: 0 } };
+    }
+
+    /// Whether the calling thread is the one whose stack is known.
+    #[must_use]
+    pub fn is_of_thread(&self) -> bool {
+        self.own.top == process::stack_top()
+    }
+
+    /// Whether the range is the thread's own stack: what was read in it can be read as long as rsp is there.
+    #[must_use]
+    pub const fn is_own(&self) -> bool {
+        self.own.top != 0 && self.start == self.own.low && self.end == self.own.top
+    }
+
+    /// Whether the word at an address lies in the range.
+    #[must_use]
+    pub const fn has(&self, address: usize) -> bool {
+        address >= self.start && address < self.end && self.end - address >= 8
+    }
+
     /// The walk starts at this rsp, or goes on there. Its page is readable if the address is a thread's rsp.
     #[inline(always)]
     pub fn enter(&mut self, sp: usize) {
-        if sp.wrapping_sub(self.start) >= self.end.wrapping_sub(self.start) {
+        // No trick with one comparison: where the range is empty, the start may be any.
+        if sp < self.start || sp >= self.end {
             self.enter_new(sp);
         }
     }
 
     #[cold]
     fn enter_new(&mut self, sp: usize) {
-        let below = self.start.wrapping_sub(sp) < NEAR;
-        if below && (page(sp)..self.start).step_by(PAGE).all(memory::is_readable) {
-            self.start = page(sp);
-            return;
-        }
         // The empty range first: a signal handler may jump out between.
         self.set_end(0);
-        if memory::is_readable(page(sp)) {
+        if self.own.reaches_from(sp) {
+            self.start = self.own.low;
+            self.set_end(self.own.top);
+        } else if memory::is_readable(page(sp)) {
             self.start = page(sp);
             self.set_end(page(sp) + PAGE);
+        }
+    }
+
+    /// From this rsp on the walk reads what no unwinder needs to: of a stack that may end anywhere, nothing is known but
+    /// what is asked now.
+    pub fn doubt(&mut self, sp: usize) {
+        if !self.is_own() {
+            self.enter_new(sp);
+        }
+    }
+
+    /// A walk got lost: what it has found readable need not be part of the stack.
+    pub fn leave(&mut self) {
+        if !self.is_own() {
+            self.set_end(0);
         }
     }
 
@@ -95,7 +177,7 @@ impl Bounds {
     #[cold]
     fn extend(&mut self, address: usize) -> Option<()> {
         let last = address.checked_add(8)?;
-        if address < self.start || last - self.end > FAR || self.end == 0 {
+        if address < self.start || last - self.end > FAR || self.end == 0 || self.is_own() {
             return None;
         }
         while self.end < last {
@@ -125,14 +207,71 @@ mod tests {
         assert_eq!(bounds.read(base + 7 * PAGE), None);
         assert_eq!(bounds.read(usize::MAX - 3), None);
         assert_eq!(bounds.read(base), None);
-        // Deeper on the same stack, then on another one.
+        // Further in, then on another stack.
         bounds.enter(base + 8);
-        assert_eq!(bounds, Bounds { start: base, end: base + 6 * PAGE });
+        assert_eq!((bounds.start, bounds.end), (base, base + PAGE));
+        assert_eq!(bounds.below(base + 6 * PAGE), Some(0));
         bounds.enter(base + 7 * PAGE);
-        assert_eq!(bounds, Bounds { start: base + 7 * PAGE, end: base + 8 * PAGE });
+        assert_eq!((bounds.start, bounds.end), (base + 7 * PAGE, base + 8 * PAGE));
         bounds.enter(base + 6 * PAGE + 8);
         assert_eq!(bounds.end, 0);
         assert_eq!(bounds.read(base + 7 * PAGE + 8), None);
         assert_eq!(bounds.below(base + 7 * PAGE + 16), None);
+    }
+
+    #[test]
+    fn a_doubtful_walk_asks_anew() {
+        let base = memory::map_private(4 * PAGE).unwrap() as usize;
+        let mut bounds = Bounds::default();
+        bounds.enter(base + 16);
+        assert_eq!(bounds.read(base + 3 * PAGE), Some(0));
+        // SAFETY: the page is ours.
+        unsafe { memory::unmap((base + 3 * PAGE) as *mut u8, PAGE).unwrap() };
+        bounds.doubt(base + 16);
+        assert_eq!(bounds.read(base + 3 * PAGE), None);
+        assert_eq!(bounds.read(base + 3 * PAGE - 8), Some(0));
+        bounds.leave();
+        assert_eq!(bounds.end, 0);
+        bounds.enter(base + PAGE);
+        assert_eq!(bounds.read(base + 2 * PAGE), Some(0));
+    }
+
+    #[test]
+    fn the_own_stack_ends_where_the_thread_begins() {
+        let mut bounds = Bounds::default();
+        bounds.know_own();
+        let (here, top) = (&raw const bounds as usize, bounds.own.top);
+        bounds.enter(here);
+        assert!(bounds.is_own() && bounds.is_of_thread() && bounds.has(here) && here < top);
+        assert_eq!((bounds.start, bounds.end), (page(here), top));
+        assert!(bounds.read(top - 8).is_some());
+        assert_eq!(bounds.read(top), None);
+        // Elsewhere, and back again.
+        let base = memory::map_private(4 * PAGE).unwrap() as usize;
+        bounds.enter(base + PAGE);
+        assert!(!bounds.is_own() && !bounds.has(here) && bounds.has(base + PAGE));
+        bounds.enter(here);
+        assert!(bounds.is_own());
+        bounds.leave();
+        bounds.doubt(here);
+        assert!(bounds.is_own());
+    }
+
+    /// Below the own stack, with a gap between: it is asked about once for as many times as that took pages.
+    #[test]
+    fn what_leads_nowhere_is_not_asked_for_again_soon() {
+        let base = memory::map_private(8 * PAGE).unwrap() as usize;
+        // SAFETY: the page is ours.
+        unsafe { memory::unmap((base + 5 * PAGE) as *mut u8, PAGE).unwrap() };
+        let top = base + 8 * PAGE - 64;
+        let mut own = Own { low: top, top, pause: 0 };
+        assert!(!own.reaches_from(base + 2 * PAGE + 8));
+        assert_eq!(own.pause, 4);
+        assert!(!own.reaches_from(base + 7 * PAGE + 8));
+        assert_eq!(own.pause, 3);
+        own.pause = 0;
+        assert!(own.reaches_from(base + 6 * PAGE + 8));
+        assert_eq!(own, Own { low: base + 6 * PAGE, top, pause: 0 });
+        assert!(!own.reaches_from(top) && !own.reaches_from(base + 5 * PAGE));
     }
 }

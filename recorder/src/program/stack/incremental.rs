@@ -42,14 +42,15 @@
 //!
 //! # What is not kept
 //!
-//! A step that [`super::slow`] evaluates, or a walk that got lost where reading was impossible: such stacks are
-//! interned like others, but not kept to be joined.
+//! A step that [`super::slow`] evaluates, a walk that got lost where reading was impossible, or one that read what need not be
+//! part of a stack (`doubt`): such stacks are interned like others, but not kept to be joined.
 //!
 //! # Interrupted
 //!
 //! A signal handler may jump out of a capture. Whatever is below `count` is complete at any time: recording lowers
 //! `count` before it writes above it, and raises it last.
 
+mod doubt;
 mod guide;
 mod steps;
 mod whole;
@@ -61,6 +62,7 @@ use super::storage::{Recorded, Storage, Walked, Word};
 use super::trie::{Emit, Place, Trie};
 use super::unwind::{Bp, Context, Frame, Step};
 use core::sync::atomic::{Ordering, compiler_fence};
+use doubt::{Doubts, same_page};
 use guide::Guides;
 pub use guide::Whole;
 use memscope_shared::record::{head, kind, operand};
@@ -70,21 +72,22 @@ use whole::Gain;
 /// Most signal frames that a walk goes through. Their rsp may lead anywhere, even in a circle.
 const MOST_SIGNALS: usize = 256;
 
-/// The signal frames that a walk has passed.
+/// What a walk has come through that is not plain.
 #[derive(Clone, Copy, Default)]
 struct Signals {
     count: usize,
-    /// The last interrupted frame.
+    /// The last interrupted frame, and whether there were guesses.
     last: Context,
+    /// Whether what the walk can still join was looked at since there was a guess.
+    looked: bool,
 }
 
 impl Signals {
     /// Notes what is special about a frame, if anything is; false if there are too many such.
     #[inline(always)]
     fn pass(&mut self, frame: &Frame) -> bool {
-        if frame.context.address != 0 {
-            *self = Self { count: self.count + 1, last: frame.context };
-        }
+        self.count += usize::from(frame.context.address != 0);
+        self.last = frame.context.after(self.last);
         self.count <= MOST_SIGNALS
     }
 }
@@ -100,6 +103,7 @@ pub struct Stack {
     /// The same while the memo can tell anything, else 0.
     recalls: u32,
     gain: Gain,
+    doubts: Doubts,
     guides: Guides,
     /// Captures whose stack was known by a guide.
     #[cfg(test)]
@@ -305,6 +309,7 @@ impl Stack {
             let frame = Frame { key, sp, bp, context: signals.last };
             match frame.step(rule, &mut self.bounds, &mut rules) {
                 Step::Caller(caller) if signals.pass(&caller) => {
+                    open = self.doubt(&mut signals, open);
                     address = caller.rule_address();
                     Frame { key, sp, bp, .. } = caller;
                 }
@@ -343,6 +348,8 @@ impl Stack {
             self.storage.grow(0, 0, 0)?;
         }
         self.memo().forget_all();
+        self.bounds.know_own();
+        self.doubts = Doubts::default();
         self.generation = generation;
         self.recalls = if cfg!(feature = "full") { 0 } else { generation };
         Some(())
@@ -470,20 +477,26 @@ impl Stack {
         next.node.id
     }
 
-    /// The outermost frame, and whether words can tell that it is.
+    /// The outermost frame, and whether words can tell that it is, without a look at what may be unmapped.
     #[cold]
     #[inline(never)]
     fn outermost(&mut self, walked: &Walked, outer: Outer, id: u32) -> (Recorded, bool) {
         let words = self.storage.words();
         let mut steps = Steps { end: words };
+        let is_own = self.bounds.is_own();
         let (bp, told) = match (outer, walked.rule.kind()) {
-            (Outer::End(0), Kind::End) | (Outer::Truncated, Kind::NotCode) => (None, true),
+            (Outer::End(0), Kind::End) => (None, true),
+            (Outer::Truncated, Kind::NotCode) => (None, is_own),
             (Outer::End(slot), kind @ (Kind::Rsp | Kind::LargeRsp | Kind::Rbp)) => {
                 steps.push(slot, 0);
-                ((kind == Kind::Rbp).then_some(walked.bp), true)
+                ((kind == Kind::Rbp).then_some(walked.bp), is_own || same_page(slot, walked.sp))
             }
             _ => (None, false),
         };
+        let told = self.doubts.are_settled() && told;
+        if !told {
+            self.bounds.leave();
+        }
         (Recorded::new(walked.key, walked.sp, bp, id, steps.count(words)), told)
     }
 
@@ -519,6 +532,7 @@ impl Stack {
         self.set_end(self.storage.frames());
         (self.generation, self.recalls) = (0, 0);
         self.gain = Gain::default();
+        self.doubts = Doubts::default();
         self.storage.release();
         self.guides.release();
         self.bounds = Bounds::default();

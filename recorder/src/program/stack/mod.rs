@@ -226,6 +226,15 @@ impl StackState {
         unsafe { (*this).stack.forget() };
     }
 
+    /// The state of a thread that has ended is the calling thread's from now on.
+    ///
+    /// # Safety
+    /// As for [`StackState::capture`].
+    pub unsafe fn adopt(this: *mut Self) {
+        // SAFETY: nobody else uses the state, as the caller promises.
+        unsafe { (*this).stack.adopt() };
+    }
+
     /// Start and size of the memory that the state has mapped; nothing where it has none.
     ///
     /// # Safety

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 mod exotic;
+mod guesses;
 mod libraries;
 mod paths;
 mod signals;

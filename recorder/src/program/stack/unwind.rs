@@ -9,7 +9,8 @@
 //!
 //! **Code without tables.** If rbp could be a frame pointer (aligned, on this stack, and the word above what it
 //! points to is a pc in executable memory), the step is taken and its frame marked as guessed. Otherwise the walk
-//! ends there, truncated.
+//! ends there, truncated. rbp may as well be anything, so what such a step reads, and all steps behind it, is nothing that an
+//! unwinder reads: it is asked for anew, see [`super::bounds`].
 //!
 //! **Sanity.** The stack only ever ends further out: a step that does not move rsp upwards ends the walk, unless a
 //! signal frame led to another stack. And no word is read that might not be there, see [`super::bounds`].
@@ -61,22 +62,32 @@ pub struct Frame {
     pub sp: usize,
     /// rbp at that point.
     pub bp: Bp,
-    /// The last interrupted frame that the walk has come through.
+    /// What the walk has come through.
     pub context: Context,
 }
 
-/// The registers of a frame that a signal interrupted.
+/// How a walk has come to a frame, as far as that is not plain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// Address of the `ucontext`, 0 if there is none.
+    /// Address of the `ucontext` of the last frame that a signal interrupted, 0 if there is none.
     pub address: usize,
-    /// The frame's rsp.
+    /// That frame's rsp.
     pub sp: usize,
+    /// Whether a step was guessed on the way.
+    pub guessed: bool,
 }
 
 impl Context {
-    /// No signal frame was met.
-    pub const NONE: Self = Self { address: 0, sp: 0 };
+    /// By plain steps.
+    pub const NONE: Self = Self { address: 0, sp: 0, guessed: false };
+
+    /// What is behind a frame of this context, for a frame of that one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, inner: Self) -> Self {
+        let last = if self.address == 0 { inner } else { self };
+        Self { guessed: self.guessed | inner.guessed, ..last }
+    }
 }
 
 /// The result of a step.
@@ -98,12 +109,11 @@ impl Frame {
         Self { key: record::head(kind::NODE, pc as u64), sp, bp, context: Context::NONE }
     }
 
-    /// This frame, reached through the signal frames of the walk so far.
+    /// This frame, reached through all that the walk has come through so far.
     #[inline(always)]
     #[must_use]
     pub const fn after(self, inner: &Self) -> Self {
-        let context = if self.context.address == 0 { inner.context } else { self.context };
-        Self { context, ..self }
+        Self { context: self.context.after(inner.context), ..self }
     }
 
     /// Where it goes on.
@@ -194,7 +204,7 @@ impl Frame {
         let bp = Bp::known(register(bounds, rule::SIGNAL_RBP)?);
         bounds.enter(sp);
         let key = record::head(kind::NODE_EXACT, pc as u64);
-        Some(Step::Caller(Frame { key, sp, bp, context: Context { address: self.sp, sp } }))
+        Some(Step::Caller(Frame { key, sp, bp, context: Context { address: self.sp, sp, guessed: false } }))
     }
 
     /// The caller by rbp, where that is plausible.
@@ -203,6 +213,9 @@ impl Frame {
         let base = self.bp.load(bounds)?;
         if !base.is_multiple_of(8) || base < self.sp || base - self.sp > FARTHEST {
             return None;
+        }
+        if !self.context.guessed {
+            bounds.doubt(self.sp);
         }
         let bp = Bp::known(bounds.read(base)?);
         let pc = bounds.read(base + 8)?;
@@ -213,7 +226,7 @@ impl Frame {
             key: record::head(kind::NODE_GUESSED, pc as u64),
             sp: base + 16,
             bp,
-            context: Context::NONE,
+            context: Context { guessed: true, ..Context::NONE },
         })
     }
 }

@@ -207,6 +207,9 @@ impl Stack {
                 Step::End(slot) => Outer::End(slot),
                 Step::Caller(_) | Step::Truncated => Outer::Truncated,
             };
+            if signals.last.guessed || matches!(outer, Outer::Truncated) {
+                self.bounds.leave();
+            }
             return Some(Whole::Walked(Walk { last: at.put, outer }, entries));
         }
     }

@@ -86,6 +86,12 @@ impl Stack {
         self.set_end(self.storage.frames());
     }
 
+    /// Whether no stack is kept.
+    #[cfg(test)]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Whether captures are whole just now.
     #[cfg(test)]
     pub fn is_resting(&self) -> bool {
