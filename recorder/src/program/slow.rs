@@ -374,6 +374,15 @@ impl Sink for StreamSink {
         }
     }
 
+    #[cfg(feature = "check")]
+    fn is_parents(&self) -> bool {
+        // SAFETY: see `new`; of a fork that nobody has seen the state comes out wiped.
+        unsafe {
+            (*self.state).abandoned.load(Ordering::Relaxed) != 0
+                || (*self.state).stream.load(Ordering::Relaxed) == 0
+        }
+    }
+
     #[cold]
     fn modules_gone(&mut self, generation: u32, start: u64) {
         // SAFETY: see `new`.

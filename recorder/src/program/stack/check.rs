@@ -2,7 +2,8 @@
 //! libgcc's unwinder. A difference is printed and ends the process.
 //!
 //! Nothing is stored: the id's nodes are followed from the leaf to the root while a second walk steps along. A
-//! stack whose generation has ended meanwhile is not compared. Here, and only here, library code runs in a hook: libgcc's
+//! stack whose generation has ended meanwhile is not compared, nor one of a call that a signal handler has taken along into a
+//! forked child: what differs there is the trie. Here, and only here, library code runs in a hook: libgcc's
 //! unwinder neither allocates nor needs memory of its own.
 
 use super::unwind::Step;
@@ -28,20 +29,29 @@ pub fn counts() -> (u64, u64) {
 /// # Safety
 /// `entry` must describe a hook of this thread that has not returned, whose stack was captured as `id`.
 pub unsafe fn compare(entry: Entry, id: u32, sink: &mut impl Sink) {
-    if id == 0 || generation_of(id) != Some(modules::generation()) {
+    if id == 0 || generation_of(id, sink) != Some(modules::generation()) {
         return;
     }
     // SAFETY: passed on.
     unsafe { compare_walk(entry, id, sink) };
     if COMPARED.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE) {
         // SAFETY: passed on.
-        unsafe { compare_libgcc(entry, id) };
+        unsafe { compare_libgcc(entry, id, sink) };
         SAMPLED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn generation_of(mut id: u32) -> Option<u32> {
+/// Nodes to follow before another look whether they are this process's.
+const LOOK: u32 = 1 << 16;
+
+fn generation_of(mut id: u32, sink: &impl Sink) -> Option<u32> {
+    let mut steps = 0_u32;
     while id != 0 {
+        // Else they may even lead in a circle.
+        steps = steps.wrapping_add(1);
+        if steps.is_multiple_of(LOOK) && sink.is_parents() {
+            return None;
+        }
         let (key, parent) = TRIE.get(id);
         if kind_of(key) == kind::NODE_ROOT {
             return Some(operand(key) as u32);
@@ -79,7 +89,7 @@ unsafe fn compare_walk(entry: Entry, id: u32, sink: &mut impl Sink) {
     if let Some((expected, found)) = end
         && generation == modules::generation()
     {
-        fail("full unwinding", depth, expected, found);
+        fail("full unwinding", depth, expected, found, sink);
     }
 }
 
@@ -90,7 +100,7 @@ fn difference(id: u32, kind: u8) -> Option<(u64, u64)> {
 }
 
 /// libgcc guesses nothing: where a frame was guessed, the comparison ends.
-unsafe fn compare_libgcc(entry: Entry, id: u32) {
+unsafe fn compare_libgcc(entry: Entry, id: u32, sink: &impl Sink) {
     // SAFETY: passed on.
     let first = unsafe { entry.frame() };
     let (mut at, mut depth, mut begun) = (id, 0, false);
@@ -105,7 +115,10 @@ unsafe fn compare_libgcc(entry: Entry, id: u32) {
             kind::NODE_GUESSED | kind::NODE_TRUNCATED => return false,
             kind::NODE | kind::NODE_EXACT if operand(key) == ip as u64 => {}
             kind::NODE_ROOT if ip == 0 => return false,
-            _ => fail("libgcc", depth, ip as u64, key),
+            _ => {
+                fail("libgcc", depth, ip as u64, key, sink);
+                return false;
+            }
         }
         (at, depth) = (parent, depth + 1);
         true
@@ -114,11 +127,16 @@ unsafe fn compare_libgcc(entry: Entry, id: u32) {
     unsafe { backtrace::trace_unsynchronized(each) };
     let rest = TRIE.get(at).0;
     if begun && !matches!(kind_of(rest), kind::NODE_ROOT | kind::NODE_GUESSED | kind::NODE_TRUNCATED) {
-        fail("libgcc's end", depth, 0, rest);
+        fail("libgcc's end", depth, 0, rest, sink);
     }
 }
 
-fn fail(what: &str, depth: usize, expected: u64, found: u64) -> ! {
+/// A stack differs: the end, but for a call that is not this process's.
+fn fail(what: &str, depth: usize, expected: u64, found: u64, sink: &impl Sink) {
+    // Only now: whatever was compared, a handler may have forked between any two instructions of it.
+    if sink.is_parents() {
+        return;
+    }
     file::complain(b"memscope: check: a stack differs from ");
     file::complain(what.as_bytes());
     for (name, value) in [(&b": frame "[..], depth as u64), (b", expected ", expected), (b", found ", found)]

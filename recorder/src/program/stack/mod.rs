@@ -89,6 +89,11 @@ pub trait Sink {
     fn module(&mut self, module: &Module<'_>);
     /// A module was unloaded, a new generation begins.
     fn modules_gone(&mut self, new_generation: u32, start: u64);
+    /// Whether the call has been its parent's: a handler that interrupted it has forked. This process's nodes are others.
+    #[cfg(feature = "check")]
+    fn is_parents(&self) -> bool {
+        false
+    }
 }
 
 static TRIE: Trie = Trie::new();
