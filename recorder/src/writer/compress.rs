@@ -17,7 +17,17 @@ const MAX_INPUT: usize = 16 << 20;
 /// costs more than all the rest of its trace.
 const DECLINED: usize = 4 << 10;
 
-/// Room for a context of this level. The library's own arithmetic would be the only code of it that most processes ever touch.
+/// What [`Compress::compress_noise`] goes by.
+const NOISE: [(zstd_sys::ZSTD_cParameter, i32); 2] = [
+    (zstd_sys::ZSTD_cParameter::ZSTD_c_compressionLevel, NOISE_LEVEL),
+    // `ZSTD_c_literalCompressionMode`
+    (
+        zstd_sys::ZSTD_cParameter::ZSTD_c_experimentalParam5,
+        zstd_sys::ZSTD_ParamSwitch_e::ZSTD_ps_enable as i32,
+    ),
+];
+
+/// Room for a context, whichever of the two it is used for; a test asks. The library's own arithmetic would be the only code of it that most processes ever touch.
 const WORKSPACE: usize = 576 << 10;
 
 /// A compression context in a mapping of its own. One a recording; never given back.
@@ -26,6 +36,8 @@ pub struct Zstd {
     workspace: *mut u8,
     /// Null as long as it was not needed.
     context: *mut zstd_sys::ZSTD_CCtx,
+    /// Whether the library has taken [`NOISE`].
+    noise: bool,
     declined: usize,
 }
 
@@ -37,7 +49,7 @@ impl Zstd {
     #[must_use]
     pub fn new() -> Option<Self> {
         let workspace = memory::map_private(WORKSPACE).ok()?;
-        Some(Self { workspace, context: null_mut(), declined: 0 })
+        Some(Self { workspace, context: null_mut(), noise: false, declined: 0 })
     }
 
     /// Whether there is a context, now that so many bytes are to be compressed.
@@ -48,27 +60,21 @@ impl Zstd {
                 // SAFETY: the workspace is page aligned, has this size and is never unmapped.
                 self.context = unsafe { zstd_sys::ZSTD_initStaticCCtx(self.workspace.cast(), WORKSPACE) };
                 if !self.context.is_null() {
-                    self.set_noise_parameters();
+                    self.noise = self.set_noise_parameters();
                 }
             }
         }
         !self.context.is_null()
     }
 
-    /// Sets what [`Compress::compress_noise`] goes by. There is a context.
-    fn set_noise_parameters(&mut self) {
-        let parameters = [
-            (zstd_sys::ZSTD_cParameter::ZSTD_c_compressionLevel, NOISE_LEVEL),
-            // `ZSTD_c_literalCompressionMode`
-            (
-                zstd_sys::ZSTD_cParameter::ZSTD_c_experimentalParam5,
-                zstd_sys::ZSTD_ParamSwitch_e::ZSTD_ps_enable as i32,
-            ),
-        ];
-        for (parameter, value) in parameters {
-            // SAFETY: the context is valid. What the library refuses stays as it was.
-            unsafe { zstd_sys::ZSTD_CCtx_setParameter(self.context, parameter, value) };
-        }
+    /// Sets [`NOISE`], if the library takes all of it. There is a context.
+    fn set_noise_parameters(&mut self) -> bool {
+        NOISE.into_iter().all(|(parameter, value)| {
+            // SAFETY: the context is valid; the result is looked at.
+            unsafe {
+                zstd_sys::ZSTD_isError(zstd_sys::ZSTD_CCtx_setParameter(self.context, parameter, value)) == 0
+            }
+        })
     }
 
     /// Appends what `pack` makes of `src`, by a ready context: it is told where, and how much room there is, and gives a length
@@ -108,6 +114,12 @@ impl Compress for Zstd {
     }
 
     fn compress_noise(&mut self, src: &[u8], dst: &mut Vec<u8>) -> bool {
+        if !self.is_ready(src.len()) {
+            return false;
+        }
+        if !self.noise {
+            return self.compress(src, dst);
+        }
         // SAFETY: as in `compress`.
         self.append(src, dst, |context, into, room| unsafe {
             zstd_sys::ZSTD_compress2(context, into, room, src.as_ptr().cast(), src.len())
@@ -120,14 +132,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_workspace_is_large_enough_for_both() {
+        // SAFETY: plain arithmetic of the library, and parameters that are given back.
+        let (ordinary, noise) = unsafe {
+            let parameters = zstd_sys::ZSTD_createCCtxParams();
+            for (parameter, value) in NOISE {
+                let set = zstd_sys::ZSTD_CCtxParams_setParameter(parameters, parameter, value);
+                assert_eq!(zstd_sys::ZSTD_isError(set), 0);
+            }
+            let noise = zstd_sys::ZSTD_estimateCCtxSize_usingCCtxParams(parameters);
+            zstd_sys::ZSTD_freeCCtxParams(parameters);
+            (zstd_sys::ZSTD_estimateCCtxSize(LEVEL), noise)
+        };
+        assert!((WORKSPACE / 2..WORKSPACE).contains(&ordinary), "{ordinary} bytes");
+        assert!(noise <= WORKSPACE, "{noise} bytes");
+    }
+
+    /// Should the library refuse the parameters: as other columns.
+    #[test]
+    fn noise_goes_without_its_parameters() {
+        let mut zstd = Zstd::new().unwrap();
+        let (src, mut plain, mut other) = ([3; 2 * DECLINED], Vec::new(), Vec::new());
+        assert!(zstd.compress(&src, &mut plain) && zstd.noise);
+        zstd.noise = false;
+        assert!(zstd.compress_noise(&src, &mut other));
+        assert_eq!(plain, other);
+    }
+
+    #[test]
     fn compresses_again_and_again() {
-        // SAFETY: plain arithmetic of the library.
-        let needed = unsafe { zstd_sys::ZSTD_estimateCCtxSize(LEVEL) };
-        assert!((WORKSPACE / 2..WORKSPACE).contains(&needed), "{needed} bytes");
         let mut zstd = Zstd::new().unwrap();
         let mut none = Vec::new();
         assert!(!zstd.compress(&[0; DECLINED], &mut none) && none.is_empty());
-        for (len, noise) in [1, 0, 1000, 1 << 20].into_iter().flat_map(|len| [(len, false), (len, true)]) {
+        for (len, noise) in
+            [1, 0, 1000, 1 << 20, MAX_INPUT as u32].into_iter().flat_map(|len| [(len, false), (len, true)])
+        {
             // Runs of the same byte; or four different ones in no order.
             let byte =
                 |i: u32| if noise { (i.wrapping_mul(0x9e37_79b9) >> 30) as u8 } else { (i / 64) as u8 };
