@@ -34,29 +34,11 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
             || (polls || writer.has_enough()) && hold(writer, |sink| queued(process, writer, sink));
         let took_all = (0..TURN).any(|_| !one_more());
         if writer.look.swap(0, Ordering::SeqCst) == 1 {
-            hold(writer, |sink| {
-                last_look(process, sink);
-                false
-            });
+            look_for_the_last_time(process, writer);
             writer.looked.store(1, Ordering::Release);
             futex::wake(&writer.looked, i32::MAX);
         }
-        if writer.stop.load(Ordering::SeqCst) == RETIRE {
-            all_queued(writer, || hold(writer, |sink| queued(process, writer, sink)));
-            hold(writer, |sink| {
-                sink.sample_clocks(process);
-                write_samples(process, sink);
-                sink.leaves_own_table();
-                false
-            });
-            writer.state.store(RETIRED, Ordering::Release);
-            return 0;
-        }
-        if writer.stop.load(Ordering::SeqCst) == FINISH {
-            let complete = hold(writer, |sink| finish(process, writer, sink));
-            writer.state.store(STOPPED, Ordering::Release);
-            writer.stopped.store(if complete { 1 } else { 2 }, Ordering::Release);
-            futex::wake(&writer.stopped, i32::MAX);
+        if is_stopped(process, writer) {
             return 0;
         }
         let now = time::monotonic_ns();
@@ -70,10 +52,7 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
             });
             if let Some(status) = os::left_alone() {
                 // The program's last thread has ended without `exit`: ours must not keep the process.
-                hold(writer, |sink| {
-                    last_look(process, sink);
-                    false
-                });
+                look_for_the_last_time(process, writer);
                 writer.state.store(STOPPED, Ordering::Release);
                 return status;
             }
@@ -87,6 +66,38 @@ pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
         futex::wait(&writer.calls, seen, if polls { pause.min(POLL) } else { pause });
         writer.asleep.store(0, Ordering::SeqCst);
     }
+}
+
+/// Does what is to be done before our thread ends, if it is to end.
+fn is_stopped(process: &'static Process, writer: &Writer) -> bool {
+    match writer.stop.load(Ordering::SeqCst) {
+        RETIRE => {
+            all_queued(writer, || hold(writer, |sink| queued(process, writer, sink)));
+            hold(writer, |sink| {
+                sink.sample_clocks(process);
+                write_samples(process, sink);
+                sink.leaves_own_table();
+                false
+            });
+            writer.state.store(RETIRED, Ordering::Release);
+            true
+        }
+        FINISH => {
+            let complete = hold(writer, |sink| finish(process, writer, sink));
+            writer.state.store(STOPPED, Ordering::Release);
+            writer.stopped.store(if complete { 1 } else { 2 }, Ordering::Release);
+            futex::wake(&writer.stopped, i32::MAX);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn look_for_the_last_time(process: &'static Process, writer: &Writer) {
+    hold(writer, |sink| {
+        last_look(process, sink);
+        false
+    });
 }
 
 fn hold(writer: &Writer, work: impl FnOnce(&mut Sink) -> bool) -> bool {

@@ -95,24 +95,7 @@ pub fn evaluate(code: &[u8], initial: Option<usize>, inputs: &Inputs<'_>) -> Opt
                 let address = stack.pop()?;
                 stack.push((inputs.memory)(address)?)?;
             }
-            0x08 | 0x0a | 0x0c | 0x0e => {
-                let value = code.little_endian(1 << ((op - 0x08) / 2))?;
-                stack.push(value as usize)?;
-            }
-            0x09 | 0x0b | 0x0d | 0x0f => {
-                let bytes = 1 << ((op - 0x09) / 2);
-                let unused = 64 - 8 * bytes;
-                let value = (code.little_endian(bytes)? as i64) << unused >> unused;
-                stack.push(value as usize)?;
-            }
-            0x10 => {
-                let value = code.unsigned()?;
-                stack.push(value as usize)?;
-            }
-            0x11 => {
-                let value = code.signed()?;
-                stack.push(value as usize)?;
-            }
+            0x08..=0x11 => stack.push(constant(op, &mut code)?)?,
             0x12 => stack.push(stack.peek(0)?)?,
             0x13 => drop(stack.pop()?),
             0x14 => stack.push(stack.peek(1)?)?,
@@ -143,6 +126,20 @@ pub fn evaluate(code: &[u8], initial: Option<usize>, inputs: &Inputs<'_>) -> Opt
         }
     }
     stack.pop()
+}
+
+fn constant(op: u8, code: &mut Code<'_>) -> Option<usize> {
+    Some(match op {
+        0x08 | 0x0a | 0x0c | 0x0e => code.little_endian(1 << ((op - 0x08) / 2))? as usize,
+        0x09 | 0x0b | 0x0d | 0x0f => {
+            let bytes = 1 << ((op - 0x09) / 2);
+            let unused = 64 - 8 * bytes;
+            ((code.little_endian(bytes)? as i64) << unused >> unused) as usize
+        }
+        0x10 => code.unsigned()? as usize,
+        0x11 => code.signed()? as usize,
+        _ => return None,
+    })
 }
 
 fn binary(op: u8, a: usize, b: usize) -> Option<usize> {

@@ -53,6 +53,7 @@
 mod doubt;
 mod guide;
 mod steps;
+mod walk;
 mod whole;
 
 use super::bounds::Bounds;
@@ -128,6 +129,17 @@ enum Outer {
     End(usize),
     /// Something that could not be found.
     Truncated,
+}
+
+impl Outer {
+    /// What a walk's last step has led to.
+    #[inline(always)]
+    const fn of(step: Step) -> Self {
+        match step {
+            Step::End(slot) => Self::End(slot),
+            Step::Caller(_) | Step::Truncated => Self::Truncated,
+        }
+    }
 }
 
 /// The id of an outermost frame.
@@ -242,99 +254,6 @@ impl Stack {
         unsafe { Table::at(self.storage.memos()) }
     }
 
-    /// Walks from the leaf until the stack ends or joins the recorded one. `None` without memory.
-    #[inline(always)]
-    pub fn walk(
-        &mut self,
-        leaf: Frame,
-        generation: u32,
-        mut rules: impl FnMut(usize) -> Rule,
-    ) -> Option<Walk> {
-        if self.generation != generation || self.storage.capacity() == 0 {
-            self.begin(generation)?;
-        }
-        self.bounds.enter(leaf.sp);
-        // `open` is at the innermost recorded frame that can still be met, `put` at the last frame put down.
-        let mut open = self.innermost();
-        let mut put = self.storage.end();
-        let mut full = open.wrapping_add(1).cast();
-        let Frame { mut key, mut sp, mut bp, .. } = leaf;
-        let (mut address, mut signals) = (leaf.rule_address(), Signals::default());
-        loop {
-            // SAFETY: recorded frames, or the sentinel before them, which no rsp exceeds and no key equals.
-            let met = unsafe {
-                while (*open).sp < sp {
-                    open = open.sub(1);
-                }
-                ((*open).sp ^ sp) as u64 | ((*open).key ^ key) == 0
-            };
-            if met {
-                match self.join(open, bp) {
-                    None => return Some(Walk { last: put, outer: Outer::Recorded(open) }),
-                    Some(outer) => open = outer,
-                }
-            }
-            if put == full {
-                (open, put) = self.grow(open, put)?;
-                full = self.innermost().wrapping_add(1).cast();
-            }
-            let rule = rules(address);
-            // SAFETY: there is room between the recorded frames and the walk's.
-            unsafe {
-                put = put.sub(1);
-                (*put).key = key;
-                (*put).sp = sp;
-                (*put).rule = rule;
-            }
-            let base = if rule.is_rsp() {
-                sp
-            } else {
-                let (value, base) = if rule.is_rbp() {
-                    let value = self.load(bp);
-                    (value, value)
-                } else {
-                    self.rare_bp(rule, bp)
-                };
-                // SAFETY: as above.
-                unsafe { (*put).bp = value };
-                base
-            };
-            if let Some((pc, cfa)) = Frame::plain_step(sp, base, rule, &self.bounds) {
-                if rule.small_bp_below_cfa() != 0 {
-                    bp.slot = cfa.wrapping_sub(rule.small_bp_below_cfa());
-                }
-                (key, address, sp) = (head(kind::NODE, pc as u64), pc - 1, cfa);
-                continue;
-            }
-            let frame = Frame { key, sp, bp, context: signals.last };
-            match frame.step(rule, &mut self.bounds, &mut rules) {
-                Step::Caller(caller) if signals.pass(&caller) => {
-                    open = self.doubt(&mut signals, open);
-                    address = caller.rule_address();
-                    Frame { key, sp, bp, .. } = caller;
-                }
-                Step::End(slot) => return Some(Walk { last: put, outer: Outer::End(slot) }),
-                Step::Caller(_) | Step::Truncated => {
-                    return Some(Walk { last: put, outer: Outer::Truncated });
-                }
-            }
-        }
-    }
-
-    /// rbp's value. Where it can't be read the walk ends, and any value will do: a CFA of less than rsp.
-    #[inline(always)]
-    fn load(&mut self, bp: Bp) -> usize {
-        bp.load(&mut self.bounds).unwrap_or(0)
-    }
-
-    /// The same for the rare rules that compute with it, and a base from which no plain step is possible.
-    #[cold]
-    #[inline(never)]
-    fn rare_bp(&mut self, rule: Rule, bp: Bp) -> (usize, usize) {
-        let computes = matches!(rule.kind(), Kind::Drap | Kind::Unknown);
-        (if computes { self.load(bp) } else { 0 }, usize::MAX / 2)
-    }
-
     /// The innermost recorded frame, or the sentinel.
     #[inline(always)]
     fn innermost(&self) -> *mut Recorded {
@@ -353,46 +272,6 @@ impl Stack {
         self.generation = generation;
         self.recalls = if cfg!(feature = "full") { 0 } else { generation };
         Some(())
-    }
-
-    /// More room; where `open` and `put` of a walk are then.
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self, open: *mut Recorded, put: *mut Walked) -> Option<(*mut Recorded, *mut Walked)> {
-        // SAFETY: both point into the storage.
-        let (open, walked) = unsafe {
-            (open.offset_from(self.storage.frames()), self.storage.end().offset_from_unsigned(put))
-        };
-        // SAFETY: the last recorded frame, or the sentinel, which has no words.
-        let words = unsafe { (*self.innermost()).words() };
-        self.storage.grow(self.count, words, walked)?;
-        Some((self.storage.frames().wrapping_offset(open), self.storage.end().wrapping_sub(walked)))
-    }
-
-    /// The walk is in the state of this recorded frame, but for rbp. Compares that, if it matters, and
-    /// all words further out. If one differs: the innermost recorded frame that does not lead through it.
-    #[inline(always)]
-    fn join(&mut self, met: *mut Recorded, bp: Bp) -> Option<*mut Recorded> {
-        // SAFETY: a recorded frame.
-        let frame = unsafe { &*met };
-        if frame.needs_bp() && bp.load(&mut self.bounds) != Some(frame.bp) {
-            return Some(met.wrapping_sub(1));
-        }
-        let words = self.storage.words().cast_const();
-        // SAFETY: the walk is in the recorded frame's state, so its words are what the next steps read.
-        let differs = unsafe { first_difference(words.add(frame.words())) };
-        if differs < words {
-            return None;
-        }
-        // SAFETY: recorded frames; the sentinel among them leads through no word.
-        unsafe {
-            let number = differs.offset_from_unsigned(words);
-            let mut outer = met.sub(1);
-            while (*outer).words() > number {
-                outer = outer.sub(1);
-            }
-            Some(outer)
-        }
     }
 
     /// Changes the number of valid frames; a signal handler that jumps away sees it in this order.
@@ -418,26 +297,7 @@ impl Stack {
         memo_place: usize,
     ) -> u32 {
         let words = self.storage.words();
-        let (outer, mut walked, mut keep) = match walk.outer {
-            Outer::Recorded(met) => {
-                self.weigh(walk.last, met.wrapping_add(1));
-                self.set_end(met.wrapping_add(1));
-                (met, walk.last, true)
-            }
-            outer => {
-                self.weigh(walk.last, self.storage.frames());
-                self.set_end(self.storage.frames());
-                let root = root(emit);
-                // SAFETY: a walk has at least one frame, and there is room for it once it was read.
-                let keep = unsafe {
-                    let id = interned(trie, root, outer, (*walk.last).key, emit);
-                    let (frame, keep) = self.outermost(&*walk.last, outer, id);
-                    self.storage.frames().write(frame);
-                    keep
-                };
-                (self.storage.frames(), walk.last.wrapping_add(1), keep)
-            }
-        };
+        let (outer, mut walked, mut keep) = self.begin_at(walk, trie, emit, root);
         // SAFETY: a recorded frame.
         let (mut next, mut steps) = unsafe { (Next::of(&*outer, trie), Steps::after(words, &*outer)) };
         let (mut place, end) = (outer, self.storage.end());
@@ -475,6 +335,33 @@ impl Stack {
             self.set_end(self.storage.frames());
         }
         next.node.id
+    }
+
+    /// The recorded frame that a walk's others go on from, the first of those, and whether the stack may be kept so far.
+    #[inline(always)]
+    fn begin_at<E: Emit>(
+        &mut self,
+        walk: Walk,
+        trie: &Trie,
+        emit: &mut E,
+        root: impl FnOnce(&mut E) -> u32,
+    ) -> (*mut Recorded, *mut Walked, bool) {
+        if let Outer::Recorded(met) = walk.outer {
+            self.weigh(walk.last, met.wrapping_add(1));
+            self.set_end(met.wrapping_add(1));
+            return (met, walk.last, true);
+        }
+        self.weigh(walk.last, self.storage.frames());
+        self.set_end(self.storage.frames());
+        let root = root(emit);
+        // SAFETY: a walk has at least one frame, and there is room for it once it was read.
+        let keep = unsafe {
+            let id = interned(trie, root, walk.outer, (*walk.last).key, emit);
+            let (frame, keep) = self.outermost(&*walk.last, walk.outer, id);
+            self.storage.frames().write(frame);
+            keep
+        };
+        (self.storage.frames(), walk.last.wrapping_add(1), keep)
     }
 
     /// The outermost frame, and whether words can tell that it is, without a look at what may be unmapped.

@@ -96,6 +96,22 @@ pub struct Walked {
 
 const _: () = assert!(size_of::<Recorded>() == 32 && size_of::<Walked>() == 32 && size_of::<Word>() == 16);
 
+impl Walked {
+    /// Puts a frame down; its rbp follows where it matters.
+    ///
+    /// # Safety
+    /// The place is one for a walk's frame.
+    #[inline(always)]
+    pub unsafe fn put(place: *mut Self, key: u64, sp: usize, rule: Rule) {
+        // SAFETY: as promised.
+        unsafe {
+            (*place).key = key;
+            (*place).sp = sp;
+            (*place).rule = rule;
+        }
+    }
+}
+
 impl Recorded {
     /// A frame whose words, with all outer frames', are the first `words`.
     #[inline(always)]
@@ -115,6 +131,13 @@ impl Recorded {
         let bp_mask = (self.words as i32 >> 31) as usize;
         // No pc reaches into the kind's bits.
         self.sp == sp && self.key ^ pc as u64 == head(kind::NODE, 0) && bp & bp_mask == self.bp
+    }
+
+    /// Whether this is a frame with that key and rsp.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at(&self, key: u64, sp: usize) -> bool {
+        (self.sp ^ sp) as u64 | (self.key ^ key) == 0
     }
 
     /// Number of words of this frame and all outer ones.

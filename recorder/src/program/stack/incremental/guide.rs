@@ -128,6 +128,21 @@ struct At {
     put: *mut Walked,
 }
 
+/// What a walk has asked the guides.
+struct Asking {
+    entries: Entries,
+    tried: usize,
+    /// Where enough frames are put down for the next question; null: there is none.
+    at: *mut Walked,
+}
+
+impl Asking {
+    #[inline(always)]
+    const fn new(end: *mut Walked) -> Self {
+        Self { entries: [Entry::NONE; LEAVES.len()], tried: 0, at: end.wrapping_sub(LEAVES[0]) }
+    }
+}
+
 /// Why a walk does not follow its guide any more.
 enum Parted {
     /// Both have come to the end.
@@ -150,41 +165,20 @@ impl Stack {
             self.begin(generation)?;
         }
         self.bounds.enter(leaf.sp);
-        let mut at = At {
-            key: leaf.key,
-            address: leaf.rule_address(),
-            sp: leaf.sp,
-            bp: leaf.bp,
-            put: self.storage.end(),
-        };
+        let mut at = At::of(&leaf, self.storage.end());
         let mut signals = Signals::default();
-        let mut tried = 0;
-        let mut entries = [Entry::NONE; LEAVES.len()];
-        let mut ask_at = self.storage.end().wrapping_sub(LEAVES[0]);
+        let mut asking = Asking::new(self.storage.end());
         loop {
             if at.put == self.storage.frames().cast() {
                 (_, at.put) = self.grow(self.innermost(), at.put)?;
-                ask_at = null_mut();
+                asking.at = null_mut();
             }
             at.put_down();
-            while at.put <= ask_at {
-                let id;
-                (entries[tried], id) = self.guides.find(self.hash(leaf.sp, LEAVES[tried]));
-                if id != 0
-                    && let Some(node) = self.guide(trie, id, at.put)
-                    && matches!(self.follow(&mut at, trie, node, generation, &mut rules), Parted::Known)
-                {
-                    #[cfg(test)]
-                    {
-                        self.guided += 1;
-                    }
+            while at.put <= asking.at {
+                let id = self.ask(&mut asking, leaf.sp);
+                if id != 0 && self.is_guided(id, &mut at, trie, generation, &mut rules) {
                     return Some(Whole::Known(id));
                 }
-                tried += 1;
-                ask_at = match LEAVES.get(tried) {
-                    Some(leaves) => self.storage.end().wrapping_sub(*leaves),
-                    None => null_mut(),
-                };
             }
             let rule = rules(at.address);
             if let Some((pc, cfa)) = self.plain(&at, rule) {
@@ -195,23 +189,48 @@ impl Stack {
             let frame = Frame { key: at.key, sp: at.sp, bp: at.bp, context: signals.last };
             let outer = match frame.step(rule, &mut self.bounds, &mut rules) {
                 Step::Caller(caller) if signals.pass(&caller) => {
-                    at = At {
-                        key: caller.key,
-                        address: caller.rule_address(),
-                        sp: caller.sp,
-                        bp: caller.bp,
-                        put: at.put,
-                    };
+                    at = At::of(&caller, at.put);
                     continue;
                 }
-                Step::End(slot) => Outer::End(slot),
-                Step::Caller(_) | Step::Truncated => Outer::Truncated,
+                end => Outer::of(end),
             };
             if signals.last.guessed || matches!(outer, Outer::Truncated) {
                 self.bounds.leave();
             }
-            return Some(Whole::Walked(Walk { last: at.put, outer }, entries));
+            return Some(Whole::Walked(Walk { last: at.put, outer }, asking.entries));
         }
+    }
+
+    /// The stack that was remembered for as many leaf frames as were put down by now; 0 for none.
+    #[inline(always)]
+    fn ask(&self, asking: &mut Asking, sp: usize) -> u32 {
+        let id;
+        (asking.entries[asking.tried], id) = self.guides.find(self.hash(sp, LEAVES[asking.tried]));
+        asking.tried += 1;
+        asking.at = match LEAVES.get(asking.tried) {
+            Some(leaves) => self.storage.end().wrapping_sub(*leaves),
+            None => null_mut(),
+        };
+        id
+    }
+
+    /// Whether the walk, led by a stack that may be its own, has come to the end of that.
+    #[inline(always)]
+    fn is_guided(
+        &mut self,
+        id: u32,
+        at: &mut At,
+        trie: &Trie,
+        generation: u32,
+        rules: impl FnMut(usize) -> Rule,
+    ) -> bool {
+        let Some(node) = self.guide(trie, id, at.put) else { return false };
+        let known = matches!(self.follow(at, trie, node, generation, rules), Parted::Known);
+        #[cfg(test)]
+        {
+            self.guided += u32::from(known);
+        }
+        known
     }
 
     /// A hash of that many leaf frames, which were put down.
@@ -304,6 +323,11 @@ impl Stack {
 }
 
 impl At {
+    #[inline(always)]
+    const fn of(frame: &Frame, put: *mut Walked) -> Self {
+        Self { key: frame.key, address: frame.rule_address(), sp: frame.sp, bp: frame.bp, put }
+    }
+
     /// To the caller; its key is to follow.
     #[inline(always)]
     fn go(&mut self, rule: Rule, pc: usize, cfa: usize) {
