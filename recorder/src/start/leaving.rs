@@ -37,6 +37,8 @@ fn recorded() -> Option<&'static Process> {
 pub fn before_leaving() {
     if let Some(process) = recorded() {
         process.writer.keep_open();
+        // The spool is grown by its path.
+        process.pool.reserve(process.spool());
         children::before_leaving();
     }
 }
