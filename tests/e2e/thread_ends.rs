@@ -71,6 +71,21 @@ fn signal_handlers() {
     }
 }
 
+/// However deep they interrupt each other's calls.
+#[test]
+fn signal_handlers_in_each_others_calls() {
+    let program = program::c("nested_handlers", &["-rdynamic", "-fno-builtin"]);
+    let command = [program.as_os_str(), "300".as_ref()];
+    let allocator = program::c_library("bump", &[]);
+    let native = Cmd::new(command).env("LD_PRELOAD", &allocator).run().success();
+    let recorded = Record::new(command).env("LD_PRELOAD", &allocator).success();
+    assert_eq!(recorded.ran.out(), native.out());
+    let process = recorded.process();
+    assert!(process.complete, "{:?}", process.incomplete_reason);
+    assert_eq!(process.sized(20101).len().to_string(), native.out().trim());
+    assert_eq!((process.sized(20107).len(), process.stats.threads), (1, 1));
+}
+
 #[test]
 fn exit_while_others_allocate() {
     for process in recorded("exit_while_others_run", 4) {

@@ -176,7 +176,8 @@ impl Drop for Op {
         // SAFETY: we hold the guard of our own state.
         unsafe { ThreadState::set_guard(self.state, 0) };
         if self.restore != 0 {
-            tls::set(self.restore);
+            // SAFETY: the call ran on this state, and is over.
+            unsafe { birth::end_nested(self.state, self.restore) };
         }
     }
 }

@@ -319,6 +319,11 @@ pub fn count_lost(process: &Process) {
     if let Some(word) = process.spool().word(header::LOST_EVENTS) {
         word.add(1);
     }
+    if let Some(since) = process.spool().word(header::LOST_SINCE)
+        && since.get() == 0
+    {
+        let _ = since.replace(0, clock::stamp());
+    }
     if seal::forbids()
         && let Some(reason) = process.spool().word(header::END_REASON)
     {

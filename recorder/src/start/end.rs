@@ -9,7 +9,7 @@ use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, header};
+use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, ONLY_COUNTED, header};
 use memscope_shared::trace::{End, EndKind};
 
 /// How long the end of a process waits for our thread.
@@ -79,14 +79,19 @@ pub fn describe(process: &Process, records: u64) -> End {
     let word = |offset| process.spool().word(offset).map_or(0, |word| word.get());
     let ended_at = word(header::ENDED_AT);
     let lost_events = word(header::LOST_EVENTS);
-    let reason = EndReason::from_word(word(header::END_REASON)).map(|reason| reason.text().to_owned());
+    let ended = EndReason::from_word(word(header::END_REASON));
+    let (reason, since) = match ended {
+        Some(reason) => (Some(reason.text().to_owned()), Some(ended_at)),
+        None if lost_events > 0 => (Some(ONLY_COUNTED.to_owned()), Some(word(header::LOST_SINCE))),
+        None => (None, None),
+    };
     End {
         kind: EndKind::Exit,
         exit_code: u32::try_from(word(header::EXIT_CODE)).ok().map(|code| (code & 0xff) as i32),
         signal: None,
         stamp: word(header::EXIT_STAMP),
-        complete: reason.is_none() && lost_events == 0,
-        incomplete_since: reason.is_some().then_some(ended_at),
+        complete: reason.is_none(),
+        incomplete_since: since,
         reason,
         lost_events,
         records,

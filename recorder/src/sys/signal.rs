@@ -35,6 +35,21 @@ impl Blocked {
     }
 }
 
+/// Signals that an instruction of the thread's own raises: blocked, they would kill the process past its handlers.
+const OWN: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+/// Blocks all signals that come from outside, until [`reopen`] is given the mask that this returns. `None` where that fails.
+#[must_use]
+pub fn hold() -> Option<u64> {
+    let own = OWN.iter().fold(1_u64 << 32, |mask, signal| mask | 1 << (signal - 1));
+    set_mask(libc::SIG_BLOCK, !own)
+}
+
+/// Sets the mask that was before [`hold`].
+pub fn reopen(mask: u64) {
+    set_mask(libc::SIG_SETMASK, mask);
+}
+
 impl Drop for Blocked {
     fn drop(&mut self) {
         set_mask(libc::SIG_SETMASK, self.before);

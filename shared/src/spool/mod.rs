@@ -83,6 +83,9 @@ pub mod header {
     pub const POLLS: usize = 160;
     /// *live*: a last look at the process: 1 asked for, 2 done; the thread that asked sleeps on it.
     pub const LAST_LOOK: usize = 168;
+
+    /// *live*: stamp of the first event that was only counted, 0 where none was.
+    pub const LOST_SINCE: usize = 176;
     /// *live*: 1 once nobody will look for further notes: the process's trace has its end.
     pub const NOTES_CLOSED: usize = 1008;
     /// *live*: bytes that notes take (see [`super::note`]).
@@ -146,6 +149,9 @@ pub enum EndReason {
     /// The trace was deleted while the program ran.
     Deleted = 10,
 }
+
+/// What to tell people where recording went on, and single events were only counted.
+pub const ONLY_COUNTED: &str = "some calls were only counted: signal handlers interrupted each other too deeply, or a thread got no memory";
 
 impl EndReason {
     /// The reason that `END_REASON` holds; `None` where recording did not end early.

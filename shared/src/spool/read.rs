@@ -88,6 +88,7 @@ pub struct SpoolHeader {
     pub clock_stamp: u64,
     pub clock_ns: u64,
     pub exit_stamp: u64,
+    pub lost_since: u64,
 }
 
 /// What one buffer holds.
@@ -256,7 +257,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
-    let mut bytes = [0; 128];
+    let mut bytes = [0; 192];
     file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof if file.metadata().is_ok_and(|m| m.len() == 0) => SpoolError::Blank,
         io::ErrorKind::UnexpectedEof => SpoolError::NotASpool,
@@ -286,6 +287,7 @@ fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
         clock_stamp: at(header::CLOCK_STAMP),
         clock_ns: at(header::CLOCK_NS),
         exit_stamp: at(header::EXIT_STAMP),
+        lost_since: at(header::LOST_SINCE),
     })
 }
 

@@ -30,7 +30,7 @@ use super::process::{ImageState, image_state};
 use super::read::{DamageKind, TraceError, TraceFile, io_error};
 use super::salvage;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
-use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason};
+use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason, ONLY_COUNTED};
 
 /// How long the lock is waited for: a drainer notices the end of its process within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -428,8 +428,11 @@ impl Job<'_> {
         let uncounted =
             |h: &&SpoolHeader| h.end_reason == EndReason::Sandboxed as u64 && h.ended_at != u64::MAX;
         if let Some(header) = header.filter(|h| h.lost_events > 0 || uncounted(h)) {
-            let reason = EndReason::from_word(header.end_reason).unwrap_or(EndReason::Other);
-            losses.add(reason.text().into(), header.ended_at.min(salvage.last_stamp.max(self.last_stamp())));
+            let last = salvage.last_stamp.max(self.last_stamp());
+            match EndReason::from_word(header.end_reason) {
+                Some(reason) => losses.add(reason.text().into(), header.ended_at.min(last)),
+                None => losses.add(ONLY_COUNTED.into(), header.lost_since.min(last)),
+            }
         }
         if salvage.unwritten > 0 {
             losses.add(EndReason::NoSpace.text().into(), self.first_end());
