@@ -26,8 +26,10 @@ const USER_END: usize = 1 << 47;
 
 const _: () = assert!(TAG_SHIFT + 47 - INDEX_BITS == 64);
 
+/// Whether an address can be one of code that there are rules for.
 #[inline(always)]
-const fn can_be_code(address: usize) -> bool {
+#[must_use]
+pub const fn can_be_code(address: usize) -> bool {
     address.wrapping_sub(USER_START) < USER_END - USER_START
 }
 

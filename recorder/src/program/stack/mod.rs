@@ -204,9 +204,10 @@ impl StackState {
         loop {
             let generation = modules::generation();
             let valid = Valid::of(generation);
-            let rules = |address| match CACHE.get_valid(address, valid) {
+            let known = &mut *sink;
+            let rules = move |address| match CACHE.get_valid(address, valid) {
                 Some(rule) => rule,
-                None => cfi::find_rule(address, generation, Some(sink)),
+                None => cfi::find_rule(address, generation, Some(known)),
             };
             let Some(whole) = stack.walk_whole(leaf, generation, &TRIE, rules) else { return 0 };
             if generation == modules::generation() {

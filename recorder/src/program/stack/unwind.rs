@@ -44,6 +44,16 @@ impl Bp {
         Self { slot, value: 0 }
     }
 
+    /// That of a frame's caller, by a rule of the kind [`Kind::Rsp`] or [`Kind::Rbp`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_caller(self, rule: Rule, cfa: usize) -> Self {
+        match rule.small_bp_below_cfa() {
+            0 => self,
+            below => Self { slot: cfa.wrapping_sub(below), ..self },
+        }
+    }
+
     /// The value.
     #[inline(always)]
     #[must_use]

@@ -16,10 +16,11 @@
 
 use super::{Bp, Frame, Kind, Outer, Place, Rule, Signals, Stack, Step, Trie, Walk, Walked};
 use crate::heap;
+use crate::program::stack::cache::can_be_code;
 use crate::program::stack::unwind::is_plausible;
 use crate::sys::memory;
 use core::ptr::null_mut;
-use memscope_shared::record::{head, kind};
+use memscope_shared::record::{head, kind, operand};
 
 /// Leaf frames by which stacks are remembered: the first number, and the second where many stacks have those in common.
 const LEAVES: [usize; 2] = [8, 16];
@@ -120,6 +121,7 @@ pub enum Whole {
 type Entries = [Entry; LEAVES.len()];
 
 /// The frame that a walk has come to, which is put down already.
+#[derive(Clone, Copy)]
 struct At {
     key: u64,
     address: usize,
@@ -205,7 +207,7 @@ impl Stack {
     #[inline(always)]
     fn ask(&self, asking: &mut Asking, sp: usize) -> u32 {
         let id;
-        (asking.entries[asking.tried], id) = self.guides.find(self.hash(sp, LEAVES[asking.tried]));
+        (asking.entries[asking.tried], id) = self.guides.find(self.hash(sp, asking.tried));
         asking.tried += 1;
         asking.at = match LEAVES.get(asking.tried) {
             Some(leaves) => self.storage.end().wrapping_sub(*leaves),
@@ -233,12 +235,21 @@ impl Stack {
         known
     }
 
-    /// A hash of that many leaf frames, which were put down.
+    /// A hash of the leaf frames that this question is about, which were put down.
     #[inline(always)]
-    fn hash(&self, sp: usize, leaves: usize) -> u64 {
+    fn hash(&self, sp: usize, question: usize) -> u64 {
+        match question {
+            0 => self.hash_of::<{ LEAVES[0] }>(sp),
+            _ => self.hash_of::<{ LEAVES[1] }>(sp),
+        }
+    }
+
+    /// The same for a number that the compiler knows: no loop is left.
+    #[inline(always)]
+    fn hash_of<const LEAVES: usize>(&self, sp: usize) -> u64 {
         let leaf = self.storage.end().wrapping_sub(1);
         let mut sum = (sp >> 3) as u64;
-        for (index, factor) in FACTORS.iter().enumerate().take(leaves) {
+        for (index, factor) in FACTORS.iter().enumerate().take(LEAVES) {
             // SAFETY: so many frames were put down.
             let key = unsafe { (*leaf.sub(index)).key };
             sum = sum.wrapping_add(key.wrapping_mul(*factor));
@@ -265,7 +276,9 @@ impl Stack {
     }
 
     /// Walks on as long as the steps lead to the frames that the trie has further out than `start`.
-    #[inline(always)]
+    ///
+    /// Not inlined, and with all that changes in locals: so it stays in registers, which the walk around it has no more of.
+    #[inline(never)]
     fn follow<'a>(
         &mut self,
         at: &mut At,
@@ -274,35 +287,47 @@ impl Stack {
         generation: u32,
         mut rules: impl FnMut(usize) -> Rule,
     ) -> Parted {
-        let mut node = start;
-        while at.put != self.storage.frames().cast() {
+        let (mut node, frames) = (start, self.storage.frames().cast());
+        let At { mut address, mut sp, mut bp, mut put, .. } = *at;
+        let mut parted = Parted::Lost;
+        while put != frames && can_be_code(address) {
             let outer = trie.parent(node);
-            let (guide, rule) = (outer.key(), rules(at.address));
-            let Some(cfa) = self.plain_cfa(at, rule) else {
+            let (guide, rule) = (outer.key(), rules(address));
+            let Some(cfa) = self.plain_cfa(sp, bp, rule) else {
                 if rule.kind() == Kind::End && guide == head(kind::NODE_ROOT, u64::from(generation)) {
-                    return Parted::Known;
+                    parted = Parted::Known;
                 }
                 break;
             };
             // What the guide says is known earlier than what is read. Of another kind than a return address it is none.
             let pc = (guide ^ head(kind::NODE, 0)) as usize;
-            // SAFETY: the word lies between rsp and the end of what is readable.
-            if !is_plausible(pc) || unsafe { (cfa as *const usize).sub(1).read_unaligned() } != pc {
+            if !can_be_code(pc.wrapping_sub(1)) {
                 break;
             }
-            at.go(rule, pc, cfa);
+            // SAFETY: the word lies between rsp and the end of what is readable.
+            let found = unsafe { (cfa as *const usize).sub(1).read_unaligned() };
+            if found != pc {
+                break;
+            }
+            (bp, address, sp) = (bp.of_caller(rule, cfa), pc - 1, cfa);
             // Put down at once: a handler may fork here, and the child has no node of its parent's.
-            at.key = guide;
-            at.put_down();
+            put = put.wrapping_sub(1);
+            // SAFETY: there is room between the start of the storage and the walk's frames.
+            unsafe { (*put).key = guide };
             node = outer;
         }
-        Parted::Lost
+        if put != at.put {
+            // SAFETY: the last frame that was put down, of a return address.
+            let key = unsafe { (*put).key };
+            *at = At { key, address: operand(key) as usize - 1, sp, bp, put };
+        }
+        parted
     }
 
     /// The return address and the CFA, where the step is a plain one.
     #[inline(always)]
     fn plain(&mut self, at: &At, rule: Rule) -> Option<(usize, usize)> {
-        let cfa = self.plain_cfa(at, rule)?;
+        let cfa = self.plain_cfa(at.sp, at.bp, rule)?;
         // SAFETY: the word lies between rsp and the end of what is readable.
         let pc = unsafe { (cfa as *const usize).sub(1).read_unaligned() };
         is_plausible(pc).then_some((pc, cfa))
@@ -310,15 +335,15 @@ impl Stack {
 
     /// The CFA, where a plain step leads there and the word below can be read.
     #[inline(always)]
-    fn plain_cfa(&mut self, at: &At, rule: Rule) -> Option<usize> {
+    fn plain_cfa(&mut self, sp: usize, bp: Bp, rule: Rule) -> Option<usize> {
         let base = if rule.is_rsp() {
-            at.sp
+            sp
         } else if rule.is_rbp() {
-            self.load(at.bp)
+            self.load(bp)
         } else {
             return None;
         };
-        Frame::plain_cfa(at.sp, base, rule, &self.bounds)
+        Frame::plain_cfa(sp, base, rule, &self.bounds)
     }
 }
 
@@ -331,10 +356,7 @@ impl At {
     /// To the caller; its key is to follow.
     #[inline(always)]
     fn go(&mut self, rule: Rule, pc: usize, cfa: usize) {
-        if rule.small_bp_below_cfa() != 0 {
-            self.bp.slot = cfa.wrapping_sub(rule.small_bp_below_cfa());
-        }
-        (self.address, self.sp) = (pc - 1, cfa);
+        (self.bp, self.address, self.sp) = (self.bp.of_caller(rule, cfa), pc - 1, cfa);
     }
 
     /// Puts the frame down. There must be room.

@@ -64,10 +64,7 @@ impl Stack {
             // SAFETY: as above.
             let base = unsafe { self.base(put, rule, sp, bp) };
             if let Some((pc, cfa)) = Frame::plain_step(sp, base, rule, &self.bounds) {
-                if rule.small_bp_below_cfa() != 0 {
-                    bp.slot = cfa.wrapping_sub(rule.small_bp_below_cfa());
-                }
-                (key, address, sp) = (head(kind::NODE, pc as u64), pc - 1, cfa);
+                (key, address, sp, bp) = (head(kind::NODE, pc as u64), pc - 1, cfa, bp.of_caller(rule, cfa));
                 continue;
             }
             let frame = Frame { key, sp, bp, context: signals.last };
