@@ -50,6 +50,14 @@ pub fn set_reserve_aside() -> bool {
     RESERVE_START.load(Ordering::Acquire) != 0
 }
 
+/// Whether the kernel gives this much now.
+#[must_use]
+pub fn has_room(bytes: usize) -> bool {
+    let Ok(start) = memory::map_private(bytes) else { return false };
+    // SAFETY: new, and nobody else has seen it.
+    unsafe { memory::unmap(start, bytes) }.is_ok()
+}
+
 /// True once the kernel has refused us memory: recording is to end.
 #[must_use]
 pub fn is_low() -> bool {

@@ -288,6 +288,23 @@ fn little_address_space() {
     assert_eq!(none.stats.failed_allocations, 1);
 }
 
+/// A limit that leaves no room for both of them is the program's alone.
+#[test]
+fn too_little_memory_for_both() {
+    let script =
+        "(ulimit -d 20000; exec \"$0\" nothing); a=$?; (ulimit -v 20000; exec \"$0\" nothing); echo $a $?";
+    let program = the_program();
+    let words = ["sh".as_ref(), "-c".as_ref(), script.as_ref(), program.as_os_str()];
+    let native = Cmd::new(words).run().success();
+    let recorded = Record::new(words).run();
+    assert_same(&recorded.ran, &native, "two limits");
+    let why = "the program's limit leaves no memory for it";
+    assert_eq!(recorded.ran.err(), format!("memscope: not recording: {why}\n").repeat(2));
+    let snapshot = recorded.snapshot();
+    let reasons: Vec<_> = snapshot.unrecorded.iter().map(|program| program.reason.as_str()).collect();
+    assert_eq!(reasons, ["the program's limit leaves no memory for its recording"; 2]);
+}
+
 #[test]
 fn a_limit_of_file_sizes() {
     let events = |process: &Process| {

@@ -2,7 +2,8 @@
 //! (`children/unrecorded.rs`), but written where memory can be had. And, by hand, files of the notes that it keeps for others.
 
 use super::directory::{self, Directory};
-use super::environment::NOTHING;
+use super::environment::{self, NOTHING};
+use super::handoff;
 use super::settings::Settings;
 use crate::spool::notes;
 use crate::sys::file::{self, File};
@@ -22,6 +23,12 @@ pub fn text(parent: u32, why: &str) -> Vec<u8> {
 }
 
 /// Lists this process in the recording that it would have joined, if there is one.
+pub fn list_this(why: &str) {
+    let by_path = handoff::own_path().and_then(|path| handoff::settings(&path));
+    list(&environment::settings(by_path.as_deref()), why);
+}
+
+/// The same, by these settings.
 pub fn list(settings: &Settings, why: &str) {
     let joins = settings.joins.as_deref().filter(|&joins| joins != NOTHING && settings.follow);
     let Some(directory) = joins.map(Directory::known) else { return };

@@ -23,7 +23,7 @@ use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::spool::notes;
-use crate::sys::{Errno, file, memory, process as os};
+use crate::sys::{Errno, file, limits, memory, process as os};
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -55,6 +55,9 @@ pub struct Context {
     clock_hz: u64,
 }
 
+/// What the recorder maps of a process that does little, 24 MiB, and a third as much for the program.
+const ROOM_FOR_BOTH: u64 = 32 << 20;
+
 static CONTEXT: AtomicPtr<Context> = AtomicPtr::new(null_mut());
 
 fn context() -> Option<&'static Context> {
@@ -78,9 +81,9 @@ pub fn start() {
         if process.phase() != Phase::Early {
             return;
         }
-        if !heap::set_reserve_aside() {
-            file::complain(b"memscope: not recording: the program's limit leaves no memory for it\n");
-            return step_aside(process);
+        // With less than that, there would be nothing left for the program.
+        if limits::room_in_memory() < ROOM_FOR_BOTH || !heap::set_reserve_aside() {
+            return keep_out(process);
         }
         if let Some(name) = sanitizer::present() {
             sanitizer::list(name);
@@ -102,6 +105,15 @@ pub fn start() {
         process.call_threads();
     }
     birth::take_stock();
+}
+
+/// The program needs the little memory that its limits leave.
+fn keep_out(process: &Process) {
+    file::complain(b"memscope: not recording: the program's limit leaves no memory for it\n");
+    if heap::has_room(1 << 20) {
+        listing::list_this("the program's limit leaves no memory for its recording");
+    }
+    step_aside(process);
 }
 
 fn step_aside(process: &Process) {

@@ -4,7 +4,7 @@
 //! library therefore answers its question for options (`__asan_default_options`, in `preload/`) with
 //! "never mind".
 
-use super::{environment, handoff, listing, say};
+use super::{environment, listing, say};
 use crate::symbols;
 use core::ffi::CStr;
 
@@ -24,9 +24,7 @@ pub fn present() -> Option<&'static str> {
 
 /// Lists the program in the recording of the one that has started it.
 pub fn list(name: &str) {
-    let by_path = handoff::own_path().and_then(|path| handoff::settings(&path));
-    let settings = environment::settings(by_path.as_deref());
-    listing::list(&settings, &format!("it has {name} in it, which brings its own allocator"));
+    listing::list_this(&format!("it has {name} in it, which brings its own allocator"));
 }
 
 /// Says why nothing is recorded.

@@ -1,12 +1,27 @@
 //! Resource limits of the calling process.
 
-use super::{memory, syscall};
+use super::{memory, process, syscall};
 
 /// The limit of the size of files that is in force; `u64::MAX` where there is none.
 #[must_use]
 pub fn of_file_sizes() -> u64 {
+    of(libc::RLIMIT_FSIZE)
+}
+
+/// Bytes that the process may still map and write to; `u64::MAX` where nothing limits that.
+#[must_use]
+pub fn room_in_memory() -> u64 {
+    let (space, data) = (of(libc::RLIMIT_AS), of(libc::RLIMIT_DATA));
+    if space.min(data) == u64::MAX {
+        return u64::MAX;
+    }
+    let used = process::memory();
+    used.map_or(u64::MAX, |used| space.saturating_sub(used.space).min(data.saturating_sub(used.data)))
+}
+
+fn of(resource: u32) -> u64 {
     let mut limit = [0_u64; 2];
-    let args = [0, libc::RLIMIT_FSIZE as usize, 0, limit.as_mut_ptr() as usize, 0, 0];
+    let args = [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0];
     // SAFETY: `limit` is writable and of the size that the kernel writes.
     match unsafe { syscall(libc::SYS_prlimit64, args) } {
         Ok(_) => limit[0],

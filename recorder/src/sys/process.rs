@@ -182,13 +182,27 @@ pub fn left_alone() -> Option<u32> {
     stat::number(text, 52).map(|code| code as u32 >> 8 & 0xff)
 }
 
-/// Resident set of this process in bytes.
+/// Memory of this process in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Its address space.
+    pub space: u64,
+    /// What of that is resident.
+    pub resident: u64,
+    /// What of that counts as data.
+    pub data: u64,
+}
+
+/// Memory of this process, as the kernel counts it.
 #[must_use]
-pub fn resident_bytes() -> Option<u64> {
+pub fn memory() -> Option<Memory> {
     let mut text = [0_u8; 128];
-    let n = File::read_only(c"/proc/self/statm").and_then(|file| file.read_full(&mut text)).ok()?;
-    let field = text[..n].split(|&byte| byte == b' ').nth(1)?;
-    core::str::from_utf8(field).ok()?.parse::<u64>().ok().map(|pages| pages * super::memory::PAGE as u64)
+    let n = read_file(c"/proc/self/statm", &mut text).ok()?;
+    let bytes = |field: usize| {
+        let field = text[..n].split(|&byte| byte == b' ').nth(field)?;
+        core::str::from_utf8(field).ok()?.parse::<u64>().ok().map(|pages| pages * super::memory::PAGE as u64)
+    };
+    Some(Memory { space: bytes(0)?, resident: bytes(1)?, data: bytes(5)? })
 }
 
 /// Reads a small file of `/proc` whole into `into`; the number of bytes read.
@@ -225,6 +239,6 @@ mod tests {
     fn threads_are_told_from_nobody() {
         assert!(thread_exists(pid(), tid()));
         assert!(!thread_exists(pid(), 0x3fff_ffff));
-        assert!(resident_bytes().is_some_and(|bytes| bytes > 100_000));
+        assert!(memory().is_some_and(|memory| memory.resident > 100_000 && memory.space > memory.data));
     }
 }

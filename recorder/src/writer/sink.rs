@@ -289,7 +289,7 @@ impl Sink {
 
     /// Notes the resident set.
     pub fn sample_memory(&mut self) {
-        let Some(rss_bytes) = os::resident_bytes() else { return };
+        let Some(rss_bytes) = os::memory().map(|memory| memory.resident) else { return };
         if rss_bytes != self.memory.last().map_or(self.last_rss, |last| last.rss_bytes) {
             self.memory.push(MemorySample { stamp: clock::stamp(), rss_bytes });
         }
