@@ -1,7 +1,7 @@
-//! Limits of the size of files, set by the program or before it: it runs as it would, and the recording is exact or says what it lacks.
+//! Limits of the size of files, and of their number, set by the program or before it: it runs as it would, and the recording is exact or says what it lacks.
 
 use memscope_tests::recording::{analyze, traces_in};
-use memscope_tests::{Cmd, Record, Recorded, Snapshot, program, things};
+use memscope_tests::{Cmd, Record, Recorded, Snapshot, artifacts, program, things};
 
 /// The program alone and recorded.
 #[track_caller]
@@ -131,4 +131,34 @@ fn no_room_at_all() {
     let [program] = &snapshot.unrecorded[..] else { panic!("{:?}", snapshot.unrecorded) };
     assert_eq!(program.args[1..], ["threads", "10"]);
     assert!(program.reason.contains("file size limit"), "{}", program.reason);
+}
+
+/// A limit of open files that memscope-cli can't raise, either: five are enough for a tree and both exports, with four it says what is
+/// needed.
+#[test]
+fn a_hard_limit_of_open_files() {
+    let folder = memscope_tests::TempDir::new().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).expect("this test needs root");
+    let python = things::python();
+    let run = |most: u32| {
+        let code = format!(
+            "import os, resource, sys\nos.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n\
+            resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))\nos.execv(sys.argv[1], sys.argv[1:])"
+        );
+        let words = ["run", "--quiet", "--export", "both", "-o", "rec", "--", "sh", "-c"];
+        let script = "/bin/echo one; /bin/echo two; exit 3";
+        let command = Cmd::new([python.as_str(), "-S", "-c", &code]).arg(artifacts::cli());
+        command.args(words).arg(script).dir(folder.path()).run()
+    };
+    let ran = run(4);
+    assert_eq!((ran.code(), ran.out().as_str(), ran.err().lines().count()), (125, "", 1), "{}", ran.tail());
+    assert!(ran.err().contains("ulimit -n"), "{}", ran.err());
+    let ran = run(5);
+    assert_eq!((ran.code(), ran.out().as_str(), ran.err().as_str()), (3, "one\ntwo\n", ""));
+    let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
+    assert!(snapshot.complete && snapshot.processes.len() == 3, "{snapshot:?}");
+    let named =
+        |process: &memscope_tests::Process| process.frames.iter().any(|frame| frame.function.is_some());
+    assert!(snapshot.processes.iter().all(named));
+    assert!(folder.path().join("rec/report.html").exists());
 }

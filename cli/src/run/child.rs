@@ -1,15 +1,17 @@
 //! The program's process: made first, named after, and let go when its recording has a place.
 //!
 //! ```text
-//! us      fork ──────────────── make the directory ── write its path, close ──── read the error
+//! us      fork ──────────────── make the directory ── write its path, shut ───── read the error
 //!           \                                           |                          ^
 //! child      wait for the path ─────────────────────────+─ execve ── (fails) ──────+
 //! ```
 //!
-//! The default directory carries the program's process id, and has to exist before the program runs.
+//! Both go over one pair of sockets: where few files may be open, each one counts. The default directory carries the program's process id, and has to exist before the program runs.
 
 use std::ffi::{CStr, CString, c_char};
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::ptr;
 
@@ -33,26 +35,23 @@ pub struct Plan {
 /// A child that waits to become the program. Dropped, it ends.
 pub struct Waiting {
     pid: i32,
-    /// The child waits for the path at the other end.
-    gate: PipeWriter,
-    /// An error comes from here, or its end when the program runs.
-    errors: PipeReader,
+    /// The child waits for the path at the other end. An error comes from there, or its end when the program runs.
+    gate: UnixStream,
 }
 
 impl Waiting {
     /// Makes the child.
     pub fn start(plan: &Plan, signals: &Signals) -> io::Result<Self> {
-        let (waits, gate) = io::pipe()?;
-        let (errors, fails) = io::pipe()?;
+        let (gate, childs) = UnixStream::pair()?;
         // SAFETY: this process has one thread, so the child may use all of Rust. It never returns from here.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             0 => {
-                // Our own ends: with them open, the child would wait for itself.
-                drop((gate, errors));
-                become_the_program(plan, signals, waits, fails)
+                // Our own end: with it open, the child would wait for itself.
+                drop(gate);
+                become_the_program(plan, signals, childs)
             }
-            pid => Ok(Self { pid, gate, errors }),
+            pid => Ok(Self { pid, gate }),
         }
     }
 
@@ -63,14 +62,14 @@ impl Waiting {
 
     /// Lets the child become the program, which records into this directory.
     pub fn go(self, directory: &Path) -> io::Result<()> {
-        let Self { pid, mut gate, mut errors } = self;
+        let Self { pid, mut gate } = self;
         let path = directory.as_os_str().as_encoded_bytes();
         // The NUL behind it says that it is whole. A child that died is noticed below.
         let _ = gate.write_all(&[path, b"\0"].concat());
-        drop(gate);
+        let _ = gate.shutdown(Shutdown::Write);
         let mut number = [0; 4];
-        match errors.read_exact(&mut number) {
-            // The end of the pipe: `execve` closed it.
+        match gate.read_exact(&mut number) {
+            // The other end is closed: `execve` did that.
             Err(_) => Ok(()),
             Ok(()) => {
                 reap(pid);
@@ -96,18 +95,18 @@ fn reap(pid: i32) {
 }
 
 /// The child's way. Ends in the program, or in an error that is told to the parent.
-fn become_the_program(plan: &Plan, signals: &Signals, gate: PipeReader, mut errors: PipeWriter) -> ! {
-    if let Some(output) = directory_from(gate) {
+fn become_the_program(plan: &Plan, signals: &Signals, mut gate: UnixStream) -> ! {
+    if let Some(output) = directory_from(&mut gate) {
         let error = execute(plan, &output, signals);
         let number = error.raw_os_error().unwrap_or(libc::EINVAL);
-        let _ = errors.write_all(&number.to_ne_bytes());
+        let _ = gate.write_all(&number.to_ne_bytes());
     }
     // SAFETY: ends this process at once; handlers of the parent's are not to run here.
     unsafe { libc::_exit(127) }
 }
 
 /// Waits for the path; `None` when there is nothing to be run any more.
-fn directory_from(mut gate: PipeReader) -> Option<[CString; 2]> {
+fn directory_from(gate: &mut UnixStream) -> Option<[CString; 2]> {
     let mut path = Vec::new();
     gate.read_to_end(&mut path).ok()?;
     environment::output(path.strip_suffix(b"\0")?)

@@ -71,11 +71,12 @@ fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
     let waiting = match Waiting::start(plan, &signals) {
         Ok(waiting) => waiting,
         Err(error) => {
-            return Err(Error::failed(
-                command.display(),
-                format!("no process can be made: {}", describe(&error)),
-            )
-            .remedy("check the limits of processes and memory"));
+            let remedy = match error.raw_os_error() {
+                Some(libc::EMFILE) => "allow at least 5 open files (`ulimit -n`)",
+                _ => "check the limits of processes and memory",
+            };
+            let why = format!("no process can be made: {}", describe(&error));
+            return Err(Error::failed(command.display(), why).remedy(remedy));
         }
     };
     let pid = waiting.pid();

@@ -7,11 +7,15 @@ use std::rc::Rc;
 use blazesym::symbolize::source::{Elf, Source as Symbols};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::demangle;
 use super::file::{DEBUG_DIRECTORIES, ModuleFile, Source, Unusable};
 
 /// Addresses given to the library at once: enough to share its work, and a bar that moves.
 const BATCH: usize = 16_384;
+/// Where no more files than this may be open, none stays so.
+const FEW_FILES: u64 = 64;
 
 /// A place in the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,17 @@ struct Known {
     places: HashMap<u64, Places>,
 }
 
+fn symbolizer() -> Symbolizer {
+    let directories = DEBUG_DIRECTORIES.iter().map(Path::new).filter(|d| d.is_dir());
+    Symbolizer::builder()
+        .enable_code_info(true)
+        .enable_inlined_fns(true)
+        .enable_demangling(false)
+        .enable_auto_reload(false)
+        .set_debug_dirs(Some(directories))
+        .build()
+}
+
 /// Resolves addresses, each once, however many processes share a file.
 #[derive(Debug)]
 pub struct Resolver {
@@ -44,25 +59,20 @@ pub struct Resolver {
     unusable: Vec<(ModuleFile, Unusable)>,
     strings: HashSet<Rc<str>>,
     nothing: Places,
+    /// The library's files are closed after each module.
+    closes: bool,
 }
 
 impl Resolver {
     /// A resolver that knows nothing yet.
     pub fn new() -> Self {
-        let directories = DEBUG_DIRECTORIES.iter().map(Path::new).filter(|d| d.is_dir());
-        let symbolizer = Symbolizer::builder()
-            .enable_code_info(true)
-            .enable_inlined_fns(true)
-            .enable_demangling(false)
-            .enable_auto_reload(false)
-            .set_debug_dirs(Some(directories))
-            .build();
         Self {
-            symbolizer,
+            symbolizer: symbolizer(),
             files: HashMap::new(),
             unusable: Vec::new(),
             strings: HashSet::new(),
             nothing: Rc::new([Named::default()]),
+            closes: getrlimit(Resource::Nofile).current.is_some_and(|most| most < FEW_FILES),
         }
     }
 
@@ -87,6 +97,9 @@ impl Resolver {
             progress(batch.len() as u64);
         }
         self.files.insert(file.clone(), known);
+        if self.closes {
+            self.symbolizer = symbolizer();
+        }
     }
 
     /// What an address means that was learnt.

@@ -17,7 +17,8 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,8 +73,7 @@ pub enum Outcome {
 pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, TraceError> {
     let path = path.as_ref();
     let file = open_locked(path)?;
-    let reader = file.try_clone().map_err(|error| io_error("open", path, error))?;
-    let trace = TraceFile::from_file(reader, path)?;
+    let trace = TraceFile::from_file(Arc::clone(&file), path)?;
     let process = trace.process().cloned().ok_or_else(|| TraceError::NoProcess(path.to_owned()))?;
     if trace.end().is_some() {
         if let Ok(spool) = open_spool(&file, &process) {
@@ -94,9 +94,9 @@ pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, Trac
 
 /// The trace, locked. Who holds the lock may drain a process that runs: then that is the answer, not its end to be waited
 /// for.
-fn open_locked(path: &Path) -> Result<File, TraceError> {
+fn open_locked(path: &Path) -> Result<Arc<File>, TraceError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
-    let file = file.map_err(|error| io_error("open", path, error))?;
+    let file = Arc::new(file.map_err(|error| io_error("open", path, error))?);
     let deadline = Instant::now() + PATIENCE;
     // Of the process of an open trace; asked for once, since traces can be long.
     let mut process = None;
@@ -116,8 +116,8 @@ fn open_locked(path: &Path) -> Result<File, TraceError> {
 }
 
 /// The process of a trace that has no end yet, while somebody else may be writing it.
-fn process_of_open(file: &File, path: &Path) -> Option<Process> {
-    let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
+fn process_of_open(file: &Arc<File>, path: &Path) -> Option<Process> {
+    let trace = TraceFile::from_file(Arc::clone(file), path).ok()?;
     trace.process().filter(|_| trace.end().is_none()).cloned()
 }
 
@@ -158,14 +158,15 @@ fn has_later_image(path: &Path, process: &Process) -> bool {
     let (Some((pid, mine)), Some(dir)) = (number(path), path.parent()) else { return false };
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let Ok(entries) = fs::read_dir(dir) else { return false };
-    entries.flatten().map(|entry| entry.path()).any(|other| {
-        number(&other).is_some_and(|(p, n)| p == pid && n > mine)
-            && TraceFile::open(&other).is_ok_and(|t| {
-                t.process().is_some_and(|p| {
-                    (p.pid, p.start_ticks, p.namespace)
-                        == (process.pid, process.start_ticks, process.namespace)
-                })
+    let is_later = |other: &PathBuf| number(other).is_some_and(|(p, n)| p == pid && n > mine);
+    // The directory is closed before others are opened: few files may be allowed.
+    let later: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_later).collect();
+    later.iter().any(|other| {
+        TraceFile::open(other).is_ok_and(|t| {
+            t.process().is_some_and(|p| {
+                (p.pid, p.start_ticks, p.namespace) == (process.pid, process.start_ticks, process.namespace)
             })
+        })
     })
 }
 
@@ -187,7 +188,7 @@ enum Replaced {
 
 /// One trace being completed.
 struct Job<'a> {
-    file: File,
+    file: Arc<File>,
     path: &'a Path,
     trace: TraceFile,
     process: Process,
@@ -259,8 +260,9 @@ impl Job<'_> {
             name.is_some_and(|(about, _)| about.parse() == Ok(pid))
         };
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        let mut files = entries.filter(|entry| is_about(&entry.file_name())).map(|entry| entry.path());
-        files.any(|path| fs::read(path).is_ok_and(|text| is_later(&text)))
+        let files: Vec<_> =
+            entries.filter(|entry| is_about(&entry.file_name())).map(|entry| entry.path()).collect();
+        files.iter().any(|path| fs::read(path).is_ok_and(|text| is_later(&text)))
     }
 
     /// Makes a file of a note that the process could only leave in its spool. One that is there already was made by somebody who was

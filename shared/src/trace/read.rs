@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::decode::{DecodeError, EventBuf};
 use super::frame::{
@@ -127,7 +128,7 @@ pub struct Damage {
 /// An open trace.
 #[derive(Debug)]
 pub struct TraceFile {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     len: u64,
     frames: Vec<FrameInfo>,
@@ -150,14 +151,14 @@ impl TraceFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-        Self::from_file(file, path)
+        Self::from_file(Arc::new(file), path)
     }
 
     /// The same with a file that is already open; `path` is for messages.
     ///
     /// # Errors
     /// As [`TraceFile::open`].
-    pub fn from_file(file: File, path: &Path) -> Result<Self, TraceError> {
+    pub fn from_file(file: Arc<File>, path: &Path) -> Result<Self, TraceError> {
         let len = file.metadata().map_err(|error| io_error("read", path, error))?.len();
         let mut trace = Self {
             file,

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -240,7 +241,7 @@ impl<'a> Drain<'a> {
 
 /// The process of a trace that has no end.
 fn process_of_open(file: &File, path: &Path) -> Option<Process> {
-    let trace = TraceFile::from_file(file.try_clone().ok()?, path).ok()?;
+    let trace = TraceFile::from_file(Arc::new(file.try_clone().ok()?), path).ok()?;
     trace.process().filter(|_| trace.end().is_none()).cloned()
 }
 
