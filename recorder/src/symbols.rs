@@ -86,6 +86,14 @@ pub fn next(name: &CStr) -> Option<(usize, Module)> {
         .find_map(|module| Some((module.symbol(name)?, module)))
 }
 
+/// The library before this one that defines the symbol, too. None precedes what is built into the program, and the program's own
+/// definitions do not count.
+#[must_use]
+pub fn preceding(name: &CStr) -> Option<Module> {
+    let own = own().filter(|own| !own.path().is_empty())?;
+    modules().skip(1).take_while(|module| *module != own).find(|module| module.symbol(name).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +106,7 @@ mod tests {
         assert_eq!(containing(found), Some(module));
         assert!(own().is_some_and(|own| own.path().is_empty()));
         assert_eq!(next(c"malloc"), Some((found, module)));
+        assert!(preceding(c"malloc").is_none());
         assert!(first(c"no_such_symbol_anywhere").is_none());
     }
 }

@@ -1,11 +1,12 @@
 //! Programs with another allocator keep it and are recorded; one that is built in and not to be seen is named.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use memscope_tests::recording::{analyze, report};
 use memscope_tests::said::Said;
 use memscope_tests::snapshot::Process;
-use memscope_tests::{Cmd, Record, Snapshot, program};
+use memscope_tests::{Cmd, Record, Snapshot, TempDir, artifacts, program};
 
 /// (the library's file name, a function of it that tells the usable size of its blocks).
 const ALLOCATORS: [(&str, &str); 3] = [
@@ -77,6 +78,42 @@ fn an_operator_that_throws() {
         assert_eq!((process.stats.failed_allocations, process.stats.unknown_frees), (3, 0), "{name}");
         assert_eq!(process.stats.total_deallocations, 6, "{name}: with those of three exceptions");
     }
+}
+
+/// By hand the order may be wrong. Where an allocator takes all calls, the recording and one line say so, however the program ends; a
+/// library that passes them on is fine.
+#[test]
+fn preloaded_before_us() {
+    let program = program::c("circumstances", &[]);
+    let folder = TempDir::new().expect("a folder");
+    let recorded = |name: &str, before: &Path, argv: &[&OsStr]| {
+        let dir = folder.path().join(name);
+        let both = format!("{} {}", before.display(), artifacts::library().display());
+        let ran = Cmd::new(argv).env("LD_PRELOAD", both).env("MEMSCOPE_OUTPUT", &dir).run().with_code(7);
+        let json = folder.path().join(format!("{name}.json"));
+        let _ = analyze(&dir, &json, &["--allocations", "all"]).success();
+        (ran.err(), Snapshot::load(&json))
+    };
+    let direct = [program.as_os_str(), OsStr::new("nothing")];
+    let script = format!("{} nothing; kill -9 $$", program.display());
+    let shells = ["sh", "-c", "sh -c \"$0\"; exit 7", &script].map(OsStr::new);
+    for (name, _) in ALLOCATORS {
+        for (what, argv) in [("direct", &direct[..]), ("shells", &shells)] {
+            let (said, snapshot) = recorded(&format!("{what}-{name}"), &library(name), argv);
+            let lines: Vec<_> = said.lines().filter(|line| line.starts_with("memscope: ")).collect();
+            assert!(lines.len() == 1 && lines[0].contains("put libmemscope.so first"), "{said}");
+            assert!(lines[0].contains(name), "{said}");
+            assert_eq!(snapshot.processes.len(), if what == "direct" { 1 } else { 3 });
+            for process in &snapshot.processes {
+                let reason = process.incomplete_reason.clone().unwrap_or_default();
+                assert!(!process.complete && reason.contains("before libmemscope.so"), "{reason}");
+            }
+        }
+    }
+    let passes_on = program::c_library("passes_on", &[]);
+    let (said, snapshot) = recorded("passes_on", &passes_on, &direct);
+    assert_eq!((said.as_str(), snapshot.complete), ("", true), "{:?}", snapshot.incomplete_reason);
+    assert_eq!(snapshot.processes[0].sized(40).len(), 65_000);
 }
 
 /// What such an allocator hands out is not in the recording, which JSON, terminal and HTML say.

@@ -13,6 +13,7 @@
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sync::reads;
 use core::ptr::NonNull;
+use memscope_shared::record::{Records, is_call};
 use memscope_shared::spool as layout;
 use memscope_shared::spool::role;
 
@@ -110,6 +111,16 @@ impl Buffer {
             core::slice::from_raw_parts(self.words().add(taken as usize), (committed - taken) as usize)
         };
         (position, words)
+    }
+
+    /// Whether it is its stream's first one, and says of no call. (Its thread may go on writing it.)
+    #[must_use]
+    pub fn says_of_no_call(&self) -> bool {
+        let committed = self.header().committed.load(Ordering::Acquire).min(layout::BUFFER_WORDS as u64);
+        // SAFETY: words below `committed` are never written again before the buffer is another stream's.
+        let words = unsafe { core::slice::from_raw_parts(self.words(), committed as usize) };
+        self.header().position.load(Ordering::Relaxed) == 0
+            && !Records::new(words).any(|record| is_call(record[0]))
     }
 
     /// Makes the buffer the next one of a stream.

@@ -5,11 +5,12 @@ use super::{Context, context, export, listing, say};
 use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
+use crate::spool::buffer::Buffer;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
-use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, ONLY_COUNTED, header};
+use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, NO_CALL_REACHED_US, ONLY_COUNTED, header};
 use memscope_shared::trace::{End, EndKind};
 
 /// How long the end of a process waits for our thread.
@@ -73,18 +74,41 @@ pub fn end_recording(process: &Process, reason: Reason) {
     }
 }
 
+/// Whether another library takes the program's calls before they can reach us: one is there that could, and no call has come. (One
+/// that passes them on could as well.)
+fn is_silent(process: &Process) -> bool {
+    let preceded = process.spool().word(header::PRECEDED).is_some_and(|word| word.get() != 0);
+    let no_call = |buffer: Option<Buffer>| buffer.is_none_or(|buffer| buffer.says_of_no_call());
+    preceded && process.each_state().all(|state| no_call(state.filling()))
+}
+
+/// What to do about that; prepared at the start.
+pub fn who_precedes(library: &[u8]) -> Vec<u8> {
+    let library = String::from_utf8_lossy(library);
+    format!(
+        "memscope: nothing was recorded: {library} takes all calls: put libmemscope.so first in LD_PRELOAD\n"
+    )
+    .into()
+}
+
+/// Says so, once in a recording.
+fn say_who_precedes(process: &Process, context: &Context) {
+    if let Some(line) = context.preceded.as_deref().filter(|line| !line.is_empty() && is_silent(process)) {
+        file::complain(line);
+    }
+}
+
 /// The end frame of a process that ends by `exit`.
 #[must_use]
 pub fn describe(process: &Process, records: u64) -> End {
     let word = |offset| process.spool().word(offset).map_or(0, |word| word.get());
     let ended_at = word(header::ENDED_AT);
     let lost_events = word(header::LOST_EVENTS);
-    let ended = EndReason::from_word(word(header::END_REASON));
-    let (reason, since) = match ended {
-        Some(reason) => (Some(reason.text().to_owned()), Some(ended_at)),
-        None if lost_events > 0 => (Some(ONLY_COUNTED.to_owned()), Some(word(header::LOST_SINCE))),
-        None => (None, None),
-    };
+    let ended = EndReason::from_word(word(header::END_REASON)).map(|reason| (reason.text(), ended_at));
+    let counted = || (lost_events > 0).then(|| (ONLY_COUNTED, word(header::LOST_SINCE)));
+    let silent = || is_silent(process).then(|| (NO_CALL_REACHED_US, process.first_sample().stamp));
+    let (reason, since) = ended.or_else(counted).or_else(silent).unzip();
+    let reason = reason.map(str::to_owned);
     End {
         kind: EndKind::Exit,
         exit_code: u32::try_from(word(header::EXIT_CODE)).ok().map(|code| (code & 0xff) as i32),
@@ -150,6 +174,7 @@ fn at_end(status: u64) {
         return process.writer.last_look(process, PATIENCE);
     }
     let _ours = Unrecorded::begin();
+    say_who_precedes(process, context);
     if process.phase() == Phase::Ended {
         process.writer.last_look(process, PATIENCE);
     }
@@ -179,6 +204,7 @@ pub fn at_raw_exit(status: libc::c_int) {
     // Prepared at the start: this may be a signal handler that interrupted anything of ours.
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
         file::complain(&context.no_export);
+        say_who_precedes(process, context);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::program::tls::Unrecorded;
 use crate::program::{birth, fork, naming};
 use crate::spool::file::SpoolFile;
 use crate::spool::notes;
+use crate::symbols;
 use crate::sys::{Errno, file, limits, memory, process as os};
 use crate::writer::sink::Sink;
 use core::ptr::null_mut;
@@ -50,6 +51,8 @@ pub struct Context {
     cli: Option<CString>,
     /// What to say where the process ends by `_exit`, and the export that was asked for is not made; else nothing.
     no_export: Vec<u8>,
+    /// There is a library before ours that has a `malloc` of its own; what to say where it has taken all calls, in the first process.
+    preceded: Option<Vec<u8>>,
     /// The command that the launcher was given, in the first process.
     command: Vec<Vec<u8>>,
     clock_hz: u64,
@@ -213,6 +216,10 @@ fn make_context(
     let auto_export = settings.auto_export && first && !launched;
     let mut context = Context {
         no_export: Vec::new(),
+        preceded: symbols::preceding(c"malloc").map(|library| match first && !settings.quiet {
+            true => end::who_precedes(library.file_name()),
+            false => Vec::new(),
+        }),
         command: if first && launched { directory.command() } else { Vec::new() },
         directory,
         pid: os::pid(),
@@ -244,6 +251,7 @@ pub fn forked_child(process: &'static Process) {
         auto_export: false,
         command: Vec::new(),
         no_export: Vec::new(),
+        preceded: parent.preceded.as_ref().map(|_| Vec::new()),
         ..parent.clone()
     };
     match open(process, &context, Some(parent.pid), Birth::of_this_process(), clock::sample()) {
@@ -275,6 +283,9 @@ fn open(
     let samples = [process.first_sample(), now];
     let what = describe_process(context, forked_from, birth);
     let sink = create_files(process, context, what, &samples)?;
+    if context.preceded.is_some() {
+        process.spool().word(header::PRECEDED).into_iter().for_each(|word| word.set(1));
+    }
     process.writer.open(None, Box::new(sink), context.thread);
     process.set_phase(Phase::Recording);
     process.spool().take_notes();

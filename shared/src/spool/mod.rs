@@ -86,6 +86,8 @@ pub mod header {
 
     /// *live*: stamp of the first event that was only counted, 0 where none was.
     pub const LOST_SINCE: usize = 176;
+    /// 1 where another library's `malloc` comes before ours: calls may not reach us.
+    pub const PRECEDED: usize = 184;
     /// *live*: 1 once nobody will look for further notes: the process's trace has its end.
     pub const NOTES_CLOSED: usize = 1008;
     /// *live*: bytes that notes take (see [`super::note`]).
@@ -102,6 +104,10 @@ pub mod note {
     /// Longest text; what is beyond is cut.
     pub const MOST: usize = 1000;
 }
+
+/// What to say of a process that has [`header::PRECEDED`], and in which no call has reached us.
+pub const NO_CALL_REACHED_US: &str =
+    "no call was seen: another library takes them, which comes before libmemscope.so in LD_PRELOAD";
 
 /// [`header::EXIT_CALLED`]: `exit` or `quick_exit` was called.
 pub const EXITS: u64 = 1;

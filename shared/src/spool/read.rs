@@ -89,6 +89,7 @@ pub struct SpoolHeader {
     pub clock_ns: u64,
     pub exit_stamp: u64,
     pub lost_since: u64,
+    pub preceded: u64,
 }
 
 /// What one buffer holds.
@@ -257,7 +258,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 }
 
 fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
-    let mut bytes = [0; 192];
+    let mut bytes = [0; 256];
     file.read_exact_at(&mut bytes, 0).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof if file.metadata().is_ok_and(|m| m.len() == 0) => SpoolError::Blank,
         io::ErrorKind::UnexpectedEof => SpoolError::NotASpool,
@@ -288,6 +289,7 @@ fn read_header(file: &File) -> Result<SpoolHeader, SpoolError> {
         clock_ns: at(header::CLOCK_NS),
         exit_stamp: at(header::EXIT_STAMP),
         lost_since: at(header::LOST_SINCE),
+        preceded: at(header::PRECEDED),
     })
 }
 

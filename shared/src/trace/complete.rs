@@ -31,7 +31,7 @@ use super::process::{ImageState, image_state};
 use super::read::{DamageKind, TraceError, TraceFile, io_error};
 use super::salvage;
 use crate::spool::read::{SpoolError, SpoolFile, SpoolHeader};
-use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason, ONLY_COUNTED};
+use crate::spool::{EXITS, EXITS_AT_ONCE, EndReason, NO_CALL_REACHED_US, ONLY_COUNTED};
 
 /// How long the lock is waited for: a drainer notices the end of its process within a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -435,6 +435,11 @@ impl Job<'_> {
                 Some(reason) => losses.add(reason.text().into(), header.ended_at.min(last)),
                 None => losses.add(ONLY_COUNTED.into(), header.lost_since.min(last)),
             }
+        }
+        // A process without calls writes no frame of events itself.
+        let is_silent = || salvage.calls == 0 && self.first_end() == 0;
+        if header.is_some_and(|h| h.preceded != 0) && is_silent() {
+            losses.add(NO_CALL_REACHED_US.into(), 0);
         }
         if salvage.unwritten > 0 {
             losses.add(EndReason::NoSpace.text().into(), self.first_end());

@@ -19,6 +19,8 @@ const BLOCK_WORDS: usize = 1 << 17;
 pub(super) struct Salvage {
     /// Records.
     pub records: u64,
+    /// Calls among them.
+    pub calls: u64,
     /// Last stamp among them.
     pub last_stamp: u64,
     /// Buffers with words that make no record.
@@ -205,6 +207,7 @@ impl Gathering<'_> {
         }
         self.words.extend_from_slice(record);
         salvage.records += 1;
+        salvage.calls += u64::from(is_call(record[0]));
         let end = position + record.len() as u64;
         match salvage.added.last_mut() {
             Some(last) if last.0 == buffer.stream && last.2 == position => last.2 = end,
