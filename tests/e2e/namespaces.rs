@@ -75,6 +75,29 @@ fn one_that_goes_on_at_another_time() {
     assert!(later.complete, "{:?}", later.incomplete_reason);
 }
 
+/// How one ends that is not our child is known in another time, too: where Linux tells it at all, as `kill` has it.
+#[test]
+fn one_that_is_killed_at_another_time() {
+    for apart in ["", "unshare --fork --time --boottime=100000", "unshare --fork --time --boottime=-1"] {
+        let script = format!(
+            "{apart} python3 -S -c 'import os, time; x = [0] * 10000; time.sleep(0.5); os.kill(os.getpid(), 9)'; exit 0"
+        );
+        let snapshot = Record::new(["sh", "-c", &script]).allocations("none").success().snapshot();
+        let killed: Vec<_> =
+            snapshot.processes.iter().filter(|process| process.exe.contains("python3")).collect();
+        let [killed] = killed[..] else { panic!("{:?}", snapshot.processes) };
+        let told = if is_told() { ("signal", Some(9)) } else { ("unknown", None) };
+        assert_eq!((killed.end.as_str(), killed.signal), told, "{apart}");
+    }
+}
+
+/// Linux tells since 6.15 how a process ended that is not one's child.
+fn is_told() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 15)
+}
+
 /// It is left alone as long as it runs, whoever asks, and whole afterwards.
 #[test]
 fn one_that_goes_on_in_another() {

@@ -210,9 +210,26 @@ fn pid_of_trace(name: &[u8]) -> Option<u32> {
     numbers.split_once('-')?.0.parse().ok()
 }
 
-/// When a process started, in ticks since boot.
+/// When a process started, in ticks since boot, as its trace has it: by the clock of its time namespace, while the kernel tells us by
+/// that of ours.
 fn start_of(pid: u32) -> Option<u64> {
-    stat::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let ticks = stat::start_ticks(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+    let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/time")).ok();
+    let (its, ours) = (namespace(&pid.to_string()), namespace("self"));
+    if its == ours {
+        return Some(ticks);
+    }
+    let ahead = seconds_ahead(&pid.to_string())?.checked_sub(seconds_ahead("self")?)?;
+    ticks.checked_add_signed(ahead.checked_mul(TICKS_PER_SECOND)?)
+}
+
+/// What `/proc/PID/stat` counts in.
+const TICKS_PER_SECOND: i64 = 100;
+
+/// By how many seconds a process's time since boot is ahead of that of the first time namespace.
+fn seconds_ahead(process: &str) -> Option<i64> {
+    let offsets = fs::read_to_string(format!("/proc/{process}/timens_offsets")).ok()?;
+    offsets.lines().find_map(|line| line.strip_prefix("boottime")?.split_whitespace().next()?.parse().ok())
 }
 
 /// The kernel's `struct pidfd_info`, as far as all versions have it.
