@@ -21,7 +21,9 @@ fn a_child_that_cannot_be_recorded() {
     for by_hand in [false, true] {
         let recorded = both("child_by_number", by_hand);
         let snapshot = recorded.snapshot();
-        let [child] = &snapshot.unrecorded[..] else { panic!("by hand: {by_hand}: {snapshot:?}") };
+        let [child] = &snapshot.unrecorded[..] else {
+            panic!("by hand: {by_hand}: {:?}", snapshot.unrecorded)
+        };
         assert_eq!(child.parent_pid, snapshot.processes[0].pid);
         assert!(child.reason.starts_with("its recording cannot be made: "), "{}", child.reason);
         assert!(snapshot.complete && snapshot.processes.len() == 1, "{:?}", snapshot.incomplete_reason);
@@ -56,8 +58,14 @@ fn a_child_that_begins_with_a_limit() {
     for case in ["child", "child_leaves", "child_filters"] {
         for by_hand in [false, true] {
             let snapshot = both(case, by_hand).snapshot();
-            assert!(snapshot.complete && snapshot.unrecorded.is_empty(), "{case}: {snapshot:?}");
-            let [_, child] = &snapshot.processes[..] else { panic!("{case}: {snapshot:?}") };
+            assert!(
+                snapshot.complete && snapshot.unrecorded.is_empty(),
+                "{case}: {:?}",
+                snapshot.incomplete_reason
+            );
+            let [_, child] = &snapshot.processes[..] else {
+                panic!("{case}: {} images", snapshot.processes.len())
+            };
             assert_eq!((child.sized(40).len(), child.stats.lost_events), (1000, 0), "{case}");
         }
     }
@@ -156,7 +164,7 @@ fn a_hard_limit_of_open_files() {
     let ran = run(5);
     assert_eq!((ran.code(), ran.out().as_str(), ran.err().as_str()), (3, "one\ntwo\n", ""));
     let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
-    assert!(snapshot.complete && snapshot.processes.len() == 3, "{snapshot:?}");
+    assert!(snapshot.complete && snapshot.processes.len() == 3, "{:?}", snapshot.incomplete_reason);
     let named =
         |process: &memscope_tests::Process| process.frames.iter().any(|frame| frame.function.is_some());
     assert!(snapshot.processes.iter().all(named));

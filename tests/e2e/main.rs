@@ -10,8 +10,7 @@ mod allocators; // jemalloc, mimalloc, tcmalloc: linked, preloaded, built in
 mod calls; // each hooked function, counts known by construction
 
 mod edges; // failures, zeroes, overflows, foreign blocks, errno
-mod lifetimes;
-mod limits; // times against the program's own clock
+mod lifetimes; // times against the program's own clock
 mod soak; // memory over time
 mod stacks; // names from the caller to main, inlined calls, signals, dlopen
 mod stacks_gdb; // the same stacks as gdb's
@@ -35,12 +34,14 @@ mod circumstances; // limits, filters, users, descriptors, disks, other tools
 mod damage; // cut and damaged traces
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
+mod limits; // of the size of files and of their number
 mod privacy; // rights, links, the environment
 mod thread_ends; // every way in which threads and processes with threads end
 
 // More than one process
-mod namespaces; // pid namespaces
-mod trees; // every way to start a program or to fork
+mod forks; // every way to fork, whatever the parent is doing
+mod namespaces; // pid namespaces, time namespaces
+mod trees; // every way to start a program
 
 /// Runs one case of a program natively, recorded, and beside it the recorded baseline; compares them with
 /// what the program says that it did.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use memscope_tests::TempDir;
 use memscope_tests::recording::{analyze, traces_in};
 use memscope_tests::snapshot::Process;
-use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
+use memscope_tests::{Cmd, Record, Snapshot, artifacts, program, things};
 
 /// Before a command: makes it the first process of a namespace of its own.
 const APART: [&str; 4] = ["unshare", "--pid", "--fork", "--mount-proc"];
@@ -78,14 +78,15 @@ fn one_that_goes_on_at_another_time() {
 /// How one ends that is not our child is known in another time, too: where Linux tells it at all, as `kill` has it.
 #[test]
 fn one_that_is_killed_at_another_time() {
+    let python = things::python();
     for apart in ["", "unshare --fork --time --boottime=100000", "unshare --fork --time --boottime=-1"] {
         let script = format!(
-            "{apart} python3 -S -c 'import os, time; x = [0] * 10000; time.sleep(0.5); os.kill(os.getpid(), 9)'; exit 0"
+            "{apart} {python} -S -c 'import os, time; x = [0] * 10000; time.sleep(0.5); os.kill(os.getpid(), 9)'; exit 0"
         );
         let snapshot = Record::new(["sh", "-c", &script]).allocations("none").success().snapshot();
         let killed: Vec<_> =
-            snapshot.processes.iter().filter(|process| process.exe.contains("python3")).collect();
-        let [killed] = killed[..] else { panic!("{:?}", snapshot.processes) };
+            snapshot.processes.iter().filter(|process| process.exe.contains("/python3")).collect();
+        let [killed] = killed[..] else { panic!("{} images", killed.len()) };
         let told = if is_told() { ("signal", Some(9)) } else { ("unknown", None) };
         assert_eq!((killed.end.as_str(), killed.signal), told, "{apart}");
     }
