@@ -18,8 +18,12 @@ fn both(case: &str, by_hand: bool) -> Recorded {
 /// What was left as notes by processes that could not make a file of it is listed, whoever completes the trace.
 #[test]
 fn a_child_that_cannot_be_recorded() {
-    for by_hand in [false, true] {
-        let recorded = both("child_by_number", by_hand);
+    let cases = ["child_by_number", "child_memory"].map(|case| [false, true].map(|by_hand| (case, by_hand)));
+    for (case, by_hand) in cases.into_iter().flatten() {
+        let recorded = both(case, by_hand);
+        let left = std::fs::read_dir(recorded.dir()).expect("listed").flatten().map(|entry| entry.path());
+        let drafts = left.filter(|path| path.extension().is_some_and(|ending| ending == "new"));
+        assert_eq!(drafts.count(), 0, "{case}");
         let snapshot = recorded.snapshot();
         let [child] = &snapshot.unrecorded[..] else {
             panic!("by hand: {by_hand}: {:?}", snapshot.unrecorded)

@@ -67,9 +67,12 @@ impl Sink {
         if file::accessible(path, libc::F_OK) {
             return Err(Errno::EEXIST);
         }
+        let zstd = Zstd::new().ok_or(Errno(libc::ENOMEM))?;
         // A draft that is there already (`EEXIST`) is left alone: the same number may be that of a process in another namespace.
         let file = File::open_briefly(&draft, flags, 0o600)?;
-        let identity = file.restrict(0o600).and_then(|()| file.identity())?;
+        let identity = file.restrict(0o600).and_then(|()| file.identity()).inspect_err(|_| {
+            let _ = file::remove(&draft);
+        })?;
         let mut encoder = Encoder::new();
         encoder.set_unit(rhythm::unit(process.clock_hz));
         let mut sink = Self {
@@ -80,7 +83,7 @@ impl Sink {
             kept: false,
             offset: 0,
             encoder,
-            zstd: Zstd::new().ok_or(Errno(libc::ENOMEM))?,
+            zstd,
             out: Vec::new(),
             written: Written::new(),
             caught_up: false,

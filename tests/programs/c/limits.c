@@ -3,6 +3,7 @@
  *
  *   child_by_number   a forked child, before its first call of the allocator, by a system call that nobody sees
  *   child             the same by the function
+ *   child_memory      it limits its address space to less than it has
  *   child_leaves      it gives up its rights instead
  *   child_filters     it forbids itself all system calls but a few
  *   often             sets it a thousand times to what it is or to more
@@ -90,6 +91,7 @@ int main(int argc, char **argv) {
     if (child == 0) {
         if is("child_by_number") must(by_number(SYS_prlimit64, 0, RLIMIT_FSIZE, &none, NULL) == 0);
         else if is("child") must(setrlimit(RLIMIT_FSIZE, &none) == 0);
+        else if is("child_memory") { none.rlim_cur = none.rlim_max = 1 << 20; must(setrlimit(RLIMIT_AS, &none) == 0); }
         else if is("child_leaves") must(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534));
         else if is("child_filters") must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter));
         else _exit(92);
