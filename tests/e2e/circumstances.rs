@@ -177,6 +177,20 @@ fn out_of_reach() {
     }
 }
 
+/// The shared memory can't be found any more either: all that is needed of it is there before.
+#[test]
+fn out_of_reach_and_killed() {
+    needs_root();
+    let program = program::c("leaves", &[]);
+    for way in ["chroot", "syscall_setresuid", "prlimit", "unshare"] {
+        let own = folder();
+        let recorded = Record::new([&program]).arg(way).arg(own.path()).arg("killed").with_code(128 + 9);
+        let process = recorded.process();
+        assert!(process.complete, "{way}: {:?}", process.incomplete_reason);
+        assert_eq!((process.sized(40).len(), process.sized(10007).len()), (20_000, 1), "{way}");
+    }
+}
+
 #[test]
 fn another_user() {
     needs_root();

@@ -1,9 +1,11 @@
 /* Says how many descriptors it has, then takes the place where it is recorded out of its own reach, as the first argument says (the second
- * one is a folder), before it has done much. After that it works: a block of 10007 bytes that it keeps, and 20,000 of 40. */
+ * one is a folder), before it has done much. After that it works: a block of 10007 bytes that it keeps, and 20,000 of 40. With a
+ * third argument it kills itself then. */
 #include "say.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -15,7 +17,7 @@ static int others(void) {
 
 int main(int argc, char **argv) {
     struct rlimit none = { 0, 0 };
-    must(argc == 3);
+    must(argc == 3 || argc == 4);
     const char *how = argv[1], *where = argv[2];
     say("%d others\n", others());
     if (!strcmp(how, "chroot")) must(!chroot(where));
@@ -30,5 +32,6 @@ int main(int argc, char **argv) {
     void *kept = malloc(10007);
     must(kept != NULL);
     for (int i = 0; i < 20000; i++) free(malloc(40));
+    if (argc == 4) kill(getpid(), SIGKILL);
     return 7;
 }
