@@ -70,9 +70,8 @@ impl Accounts {
 
     #[inline(always)]
     fn lived(&mut self, block: &Block, end: u64, end_stream: u32, freed_by: FreedBy) {
-        let end = end.max(block.start);
-        let lifetime = end - block.start;
-        let name = self.named.take(block, end, end_stream);
+        let lifetime = end.saturating_sub(block.start);
+        let name = self.named.take(block, end.max(block.start), end_stream);
         if name != 0 {
             let lives = matches!(freed_by, FreedBy::Exit | FreedBy::Live);
             self.named.lived(name, block.size, lifetime, lives);
@@ -87,7 +86,10 @@ impl Accounts {
     /// Adds a block to the list of single allocations.
     #[inline(never)]
     fn collect(&mut self, block: &Block, end: u64, end_stream: u32, name: u32, freed_by: FreedBy) {
-        let (start, thread) = (block.start, self.owners.at(block.stream, block.start));
+        let thread = self.owners.at(block.stream, block.start);
+        // Where the end's stamp lies before that of the start, it is the end's that counts: the address may have been given out
+        // again before the start's, and then the block would seem to have begun in the next one's life.
+        let start = block.start.min(end);
         let end_thread = self.owners.at(end_stream, end);
         let Block { address, size, site, .. } = *block;
         self.collector.push(&Allocation {

@@ -10,6 +10,9 @@
 //! * an end at an address that is not live waits for its start,
 //! * what follows in the stream of an event that waits for the same address, waits behind it.
 //!
+//! Of several orders that work out, the one counts in which the stamps are the least wrong: what a free of a block that
+//! has just been taken over reads may lie before the free that gave the address back.
+//!
 //! If the turns do not work out within the window, the last lives of the address are looked at again:
 //! an earlier choice between two events may have been the wrong one ([`mod@arrange`]). What remains is an end of a
 //! block that nobody saw allocated, or a start at the address of a block whose end nobody saw.
@@ -82,7 +85,7 @@ pub struct Life {
 }
 
 impl Life {
-    /// How long the block lived. An end whose stamp lies before that of its start comes at once.
+    /// How long the block lived: no time where the end's stamp lies before that of its start.
     #[must_use]
     pub const fn lifetime(&self) -> u64 {
         self.end.time.saturating_sub(self.block.start)
@@ -113,6 +116,10 @@ enum Waiting {
 }
 
 impl Waiting {
+    const fn time(&self) -> u64 {
+        self.turn().time
+    }
+
     const fn turn(&self) -> Turn {
         match self {
             Self::Start(block) => Turn { time: block.start, stream: block.stream, is_end: false, due: true },
@@ -132,6 +139,8 @@ pub struct Pairing {
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     /// Steps of search that are still allowed.
     budget: u64,
+    /// The same, for orders that are better than one that was found.
+    better: u64,
     /// Until then all events are of one stream.
     alone_until: u64,
 }
@@ -140,7 +149,7 @@ impl Pairing {
     /// Without blocks.
     #[must_use]
     pub fn new() -> Self {
-        Self { budget: 1 << 16, ..Self::default() }
+        Self { budget: 1 << 16, better: 1 << 16, ..Self::default() }
     }
 
     /// The first event of a second stream has this stamp, as a time; `u64::MAX` where there is no second stream.
@@ -269,6 +278,7 @@ impl Pairing {
         let events = self.waiting.entry(address).or_default();
         events.push(event);
         self.budget += STEPS;
+        self.better += STEPS;
         let (first, now) = (events[0].turn().time, event.turn().time);
         if events.len() == 1 {
             self.deadlines.push(Reverse((now + WINDOW, address)));
@@ -292,11 +302,16 @@ impl Pairing {
             order.push(left.remove(at));
             live = !live;
         }
-        if left.is_empty() {
-            self.waiting.remove(&address);
-            for event in order {
-                self.apply(address, event, ledger);
-            }
+        if !left.is_empty() {
+            return;
+        }
+        let wrong = most_wrong(order.iter().map(Waiting::time));
+        if let Some((case, order)) = self.less_wrong(address, u64::MAX, wrong) {
+            return self.rewrite(address, &case, &order, ledger);
+        }
+        self.waiting.remove(&address);
+        for event in order {
+            self.apply(address, event, ledger);
         }
     }
 
@@ -338,6 +353,8 @@ impl Pairing {
             loop {
                 let case = self.case(address, &past[past.len() - lives..], due);
                 if let Some(order) = case.arrange(window, &mut self.budget) {
+                    let better = self.less_wrong(address, due, case.wrong(&order));
+                    let (case, order) = better.unwrap_or((case, order));
                     self.rewrite(address, &case, &order, ledger);
                     return true;
                 }
@@ -348,6 +365,23 @@ impl Pairing {
             }
         }
         false
+    }
+
+    /// Looks for an order of the last lives at `address` and all that waits there in which no stamp is wrong by `wrong` or
+    /// more: of those that there are, one in which they are the least wrong.
+    fn less_wrong(&mut self, address: u64, due: u64, wrong: u64) -> Option<(Case, Vec<usize>)> {
+        let mut allowed = wrong.checked_sub(1)?;
+        let oldest = self.waiting.get(&address)?.iter().map(Waiting::time).min()?;
+        let past = self.recent.of_address(address, oldest.saturating_sub(allowed));
+        let case = self.case(address, &past, due);
+        let mut found = None;
+        while let Some(order) = case.arrange(allowed, &mut self.better) {
+            let wrong = case.wrong(&order);
+            found = Some(order);
+            let Some(less) = wrong.checked_sub(1) else { break };
+            allowed = less;
+        }
+        Some((case, found?))
     }
 
     /// Looks for an end without which the turns work out: it is the end of a block that nobody saw.
@@ -467,6 +501,11 @@ impl Case {
         arrange(&turns, window, budget)
     }
 
+    /// By how much stamps are wrong at the most, if this is the order.
+    fn wrong(&self, order: &[usize]) -> u64 {
+        most_wrong(order.iter().map(|&at| self.events[at].time()))
+    }
+
     /// Whether the ledger has not heard of an event yet.
     fn is_new(&self, event: usize) -> bool {
         event >= self.slots.len() * 2 + usize::from(self.live.is_some())
@@ -485,6 +524,15 @@ impl Case {
         }
         (lives, live)
     }
+}
+
+/// By how much a time lies above one that comes after it, at the most.
+fn most_wrong(times: impl DoubleEndedIterator<Item = u64>) -> u64 {
+    let mut least = u64::MAX;
+    times.rev().fold(0, |wrong, time| {
+        least = least.min(time);
+        wrong.max(time - least)
+    })
 }
 
 /// Whether most of these have no counterpart among them, in whatever order: no program does that, and no search helps.

@@ -181,6 +181,39 @@ fn a_wrong_choice_is_taken_back() {
     assert_eq!((book.unknown, book.starts, book.ends), (0, 3, 2));
 }
 
+/// Two threads take blocks out of the same place in turns. A free that waits for the block which the other one puts there reads its
+/// clock before it has it: its stamp lies a little before that block's start.
+#[test]
+fn of_two_orders_the_one_counts_whose_stamps_are_less_wrong() {
+    let (book, _) = run(&[
+        start(1_068, 1, 0x10, 1),
+        end(1_382, 1, 0x10),
+        end(1_460, 2, 0x10),
+        start(1_500, 2, 0x10, 2),
+        start(1_755, 1, 0x10, 3),
+        end(52_157, 1, 0x10),
+    ]);
+    // Not (1, 1, 1_382), (3, 2, 1_460): that start would be 295 ns too late, and the block would lie in the life of the other.
+    assert_eq!(pairs(&book), [(1, 2, 1_460), (2, 1, 1_382), (3, 1, 52_157)].into());
+    assert_eq!((book.unknown, book.starts, book.live.len()), (0, 3, 0));
+}
+
+/// The same when the events did not come so close together that they were decided on at once.
+#[test]
+fn late_orders_are_the_least_wrong_ones_too() {
+    let late = QUICK + 500;
+    let (book, _) = run(&[
+        start(10_000, 1, 0x10, 1),
+        end(11_000, 1, 0x10),
+        end(11_100, 2, 0x10),
+        start(11_150, 2, 0x10, 2),
+        start(11_100 + late, 1, 0x10, 3),
+        end(90_000, 2, 0x10),
+    ]);
+    assert_eq!(pairs(&book), [(1, 2, 11_100), (2, 1, 11_000), (3, 2, 90_000)].into());
+    assert_eq!(book.unknown, 0);
+}
+
 #[test]
 fn realloc_of_a_live_block_counts_and_of_an_unknown_one_does_not() {
     let by = By::Realloc;
@@ -380,7 +413,7 @@ fn counts_are_right_whatever_happens() {
             same += pairs(&book).intersection(&model.truth).count();
         }
     }
-    assert!(same * 100 > all * 75, "{same} of {all} pairs");
+    assert!(same * 100 > all * 81, "{same} of {all} pairs");
 }
 
 /// Events that no program makes: the accounts still agree with each other (`run` checks that).

@@ -211,6 +211,18 @@ fn streams_of_one_thread_and_blocks_that_change_hands() {
     assert_eq!(seen, [(0x10, 1, 2), (0x20, 2, 2)]);
 }
 
+/// The first block's end has a stamp before that of its start: it does not begin in the life of the next one at its address.
+#[test]
+fn lives_of_an_address_do_not_overlap() {
+    let first = Words::new().alloc(0x10, 2_400, 0, 1);
+    let second = Words::new().free(0x10, 2_000).alloc(0x10, 2_040, 0, 2).free(0x10, 900_000);
+    let analysis = analyze_all(&TraceBuilder::new(1_000_000).stream(1, first).stream(2, second));
+    let lives: Vec<_> =
+        list(&analysis).iter().map(|a| (a.size, a.start - EPOCH, a.end - EPOCH, a.thread)).collect();
+    assert_eq!(lives, [(1, 2_000, 2_000, 1), (2, 2_040, 900_000, 2)]);
+    assert_eq!(analysis.stats.unknown_frees, 0);
+}
+
 #[test]
 fn a_stream_changes_hands() {
     // Thread 4 continues what 3 has begun, does nothing, and hands it on to 5.
