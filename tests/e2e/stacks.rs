@@ -345,3 +345,22 @@ fn what_a_wrong_frame_pointer_has_led_to_may_go() {
         }
     }
 }
+
+/// The stack of a coroutine is whole where its function was entered, whatever lies above it.
+#[test]
+fn coroutines_end_with_their_own_stack() {
+    // With frame pointers there is one of another stack to be followed.
+    for flags in [&FLAGS[..], &["-fno-omit-frame-pointer"]] {
+        let recorded = Record::new([program::c("coroutines", flags)]).success();
+        assert_eq!(recorded.ran.stdout, b"done\n");
+        let process = recorded.process();
+        for (size, entry, frames) in
+            [(10007, "inner_entry", 3), (10009, "outer_entry", 105), (10037, "outer_entry", 3)]
+        {
+            let names = names(&process, size);
+            assert_eq!(names.len(), frames, "{names:?}");
+            assert_begins(&names, &["allocate"]);
+            assert_eq!(names[frames - 2], entry, "{names:?}");
+        }
+    }
+}

@@ -38,13 +38,21 @@ pub fn find_rule(address: usize, generation: u32, sink: Option<&mut dyn Sink>) -
 }
 
 fn module_rule(module: &Module, address: usize) -> Rule {
-    match Tables::of(module).and_then(|tables| tables.rule(address)) {
-        Some(rule) => rule,
-        // SAFETY: the loader has the module mapped, as a pc of it is on a stack.
-        None => match unsafe { elf::Image::at(module.start, module.end) } {
-            Some(image) if !image.is_code(address) => Rule::plain(Kind::NotCode),
-            Some(image) if is_loaders_entry(&image, address) => Rule::plain(Kind::End),
-            _ => uncovered_rule(address),
+    let tables = Tables::of(module);
+    if let Some(rule) = tables.as_ref().and_then(|tables| tables.rule(address)) {
+        return rule;
+    }
+    // SAFETY: the loader has the module mapped, as a pc of it is on a stack.
+    match unsafe { elf::Image::at(module.start, module.end) } {
+        Some(image) if !image.is_code(address) => Rule::plain(Kind::NotCode),
+        Some(image) if is_loaders_entry(&image, address) => Rule::plain(Kind::End),
+        _ => match uncovered_rule(address) {
+            rule if rule.kind() == Kind::Unknown
+                && tables.is_some_and(|tables| tables.begin_behind(address)) =>
+            {
+                Rule::plain(Kind::BeforeRoot)
+            }
+            rule => rule,
         },
     }
 }
@@ -180,6 +188,12 @@ impl Tables {
     #[must_use]
     pub const fn section(&self) -> &'static [u8] {
         self.section
+    }
+
+    /// Whether a function begins at the next address.
+    fn begin_behind(&self, address: usize) -> bool {
+        let next = address.wrapping_add(1);
+        self.fde(next).is_some_and(|fde| fde.initial_address() == next as u64)
     }
 
     fn rule(&self, address: usize) -> Option<Rule> {

@@ -372,7 +372,7 @@ impl Stack {
         let mut steps = Steps { end: words };
         let is_own = self.bounds.is_own();
         let (bp, told) = match (outer, walked.rule.kind()) {
-            (Outer::End(0), Kind::End) => (None, true),
+            (Outer::End(0), Kind::End | Kind::BeforeRoot) => (None, true),
             (Outer::Truncated, Kind::NotCode) => (None, is_own),
             (Outer::End(slot), kind @ (Kind::Rsp | Kind::LargeRsp | Kind::Rbp)) => {
                 steps.push(slot, 0);

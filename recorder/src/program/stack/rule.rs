@@ -57,6 +57,9 @@ pub enum Kind {
     Slow = 8,
     /// As [`Kind::Rsp`], for a large frame: 5 bits of the slot's 8 belong to the offset.
     LargeRsp = 9,
+    /// As [`Kind::Unknown`], right before a function that has tables. A return address that is the function's first byte was never
+    /// pushed by a call: a stack that was made by hand begins there, as those of `makecontext` do.
+    BeforeRoot = 10,
 }
 
 /// A packed rule.
@@ -117,6 +120,7 @@ impl Rule {
             6 => Kind::Unknown,
             7 => Kind::NotCode,
             9 => Kind::LargeRsp,
+            10 => Kind::BeforeRoot,
             _ => Kind::Slow,
         }
     }

@@ -11,6 +11,7 @@ mod exotic;
 mod guesses;
 mod libraries;
 mod paths;
+mod roots;
 mod signals;
 
 /// All nodes that any test has recorded: id -> (key, parent).

@@ -5,7 +5,9 @@
 //! *exact* pc. The other registers don't matter: compilers describe frames by rsp and rbp alone, and what doesn't
 //! fit is left to [`super::slow`].
 //!
-//! **The end.** A frame whose return address is undefined (`_start`, a thread's start), or a return address of 0.
+//! **The end.** A frame whose return address is undefined (`_start`, a thread's start), or a return address of 0. Or one
+//! that no call has pushed, because it is a function's first byte and nothing covers the byte before: a coroutine's stack begins
+//! with it, and what rbp says there is of whoever switched to it.
 //!
 //! **Code without tables.** If rbp could be a frame pointer (aligned, on this stack, and the word above what it
 //! points to is a pc in executable memory), the step is taken and its frame marked as guessed. Otherwise the walk
@@ -177,7 +179,8 @@ impl Frame {
             Kind::Rbp => self.bp.load(bounds).and_then(|bp| self.step_from(bp, rule, bounds)),
             Kind::Drap => self.drap_step(rule, bounds),
             Kind::Signal => self.signal_step(bounds),
-            Kind::Unknown => self.guess(bounds, rules).map(Step::Caller),
+            Kind::BeforeRoot if !self.is_exact() => Some(Step::End(0)),
+            Kind::Unknown | Kind::BeforeRoot => self.guess(bounds, rules).map(Step::Caller),
             Kind::Slow => slow::step(&self, bounds),
             Kind::End => Some(Step::End(0)),
             Kind::NotCode => None,

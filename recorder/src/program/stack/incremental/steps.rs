@@ -90,7 +90,7 @@ impl Steps {
                 self.push(sp.wrapping_add(rule::SIGNAL_RIP), next.pc);
                 return (self, None, true);
             }
-            Kind::Unknown => {
+            Kind::Unknown | Kind::BeforeRoot => {
                 if next.needs_bp {
                     self.push(bp, next.bp);
                 }

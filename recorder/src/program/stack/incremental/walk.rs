@@ -109,7 +109,7 @@ impl Stack {
     #[cold]
     #[inline(never)]
     fn rare_bp(&mut self, rule: Rule, bp: Bp) -> (usize, usize) {
-        let computes = matches!(rule.kind(), Kind::Drap | Kind::Unknown);
+        let computes = matches!(rule.kind(), Kind::Drap | Kind::Unknown | Kind::BeforeRoot);
         (if computes { self.load(bp) } else { 0 }, usize::MAX / 2)
     }
 
