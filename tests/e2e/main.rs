@@ -36,6 +36,7 @@ mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
 mod limits; // of the size of files and of their number
 mod privacy; // rights, links, the environment
+mod stops; // SIGSTOP, SIGTSTP and what may follow
 mod thread_ends; // every way in which threads and processes with threads end
 
 // More than one process

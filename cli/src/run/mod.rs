@@ -14,6 +14,7 @@ mod inherited;
 mod limits;
 mod proc;
 mod signals;
+mod waker;
 mod witness;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -93,7 +94,7 @@ fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
         directory.abandon();
         return Err(cannot_run(command, &error));
     }
-    // From here on there may be threads: nothing is forked any more.
+    // From here on there may be threads: nothing is forked any more but what wakes us (`waker`).
     let begin = || if args.no_thread { Draining::start(directory.path()) } else { None };
     let mut draining = begin();
     let ending = signals.wait_for(pid, |stop| {

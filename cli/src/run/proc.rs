@@ -15,13 +15,21 @@ fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     parse(&stat)
 }
 
-/// The name stands in parentheses and may hold anything, parentheses included.
-fn parse(stat: &[u8]) -> Option<(char, i32)> {
+/// What stands in a `/proc/PID/stat` behind the name, which is in parentheses and may hold anything, parentheses included.
+fn behind_the_name(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     let end_of_name = stat.iter().rposition(|b| *b == b')')?;
-    let rest = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
-    let mut fields = rest.split_whitespace();
+    Some(std::str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_whitespace())
+}
+
+fn parse(stat: &[u8]) -> Option<(char, i32)> {
+    let mut fields = behind_the_name(stat)?;
     let state = fields.next()?.chars().next()?;
     Some((state, fields.next()?.parse().ok()?))
+}
+
+/// The state letter in (the beginning of) a `/proc/PID/stat`. Allocates nothing.
+pub fn state(stat: &[u8]) -> Option<char> {
+    behind_the_name(stat)?.next()?.chars().next()
 }
 
 /// Processes that were started to record into this directory, whether they have a trace yet or not: they have its
@@ -93,13 +101,14 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use super::{descends_from, is_stopped, parse, recording_into};
+    use super::{descends_from, is_stopped, parse, recording_into, state};
 
     #[test]
     fn names_may_hold_anything() {
         assert_eq!(parse(b"12 (a) R 1) S 34 12 0"), Some(('S', 34)));
         assert_eq!(parse(b"12 (\xff)) T 5 1"), Some(('T', 5)));
         assert_eq!(parse(b"12 (cut"), None);
+        assert_eq!((state(b"12 (a) R 1) T 3"), state(b"12 (cut")), (Some('T'), None));
     }
 
     #[test]

@@ -9,14 +9,16 @@
 //! | others, sent by a process | forwarded, unless they come from the program or from what it started |
 //! | SIGALRM | forwarded: an alarm set before us was meant for the program |
 //! | SIGCONT | forwarded if the program is stopped |
-//! | SIGCHLD | the program stopped: we stop; it ended: we are done |
+//! | SIGCHLD | the program stopped: we stop, and are woken when it ends or goes on without us; it ended: we are done |
 //!
 //! All are blocked and taken with `sigwaitinfo`, so nothing runs in a handler.
 
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use super::waker::Waker;
 use super::{inherited, proc};
 
 /// Signals that stay as they are: the kernel raises them for our own faults.
@@ -40,6 +42,8 @@ pub struct Signals {
     mask: libc::sigset_t,
     waited: libc::sigset_t,
     actions: [(i32, libc::sigaction); CHANGED.len()],
+    /// The last process that was to wake us; 0 before.
+    waker: Cell<i32>,
 }
 
 impl Signals {
@@ -54,7 +58,7 @@ impl Signals {
         for ((signal, handler), (_, before)) in CHANGED.iter().zip(&mut actions) {
             *before = set_action(*signal, *handler)?;
         }
-        Ok(Self { mask, waited, actions })
+        Ok(Self { mask, waited, actions, waker: Cell::new(0) })
     }
 
     /// Puts back what was. In the child, too, before it becomes the program.
@@ -94,12 +98,20 @@ impl Signals {
                         return Ok(ending);
                     }
                 }
-                libc::SIGCONT if proc::is_stopped(program) => send(program, libc::SIGCONT),
+                libc::SIGCONT if !self.is_from_waker(&info) && proc::is_stopped(program) => {
+                    send(program, libc::SIGCONT);
+                }
                 libc::SIGCONT => {}
                 signal if is_meant_for(program, &info) => send(program, signal),
                 _ => {}
             }
         }
+    }
+
+    /// Whether this was only meant for us; the program may have stopped again meanwhile.
+    fn is_from_waker(&self, info: &libc::siginfo_t) -> bool {
+        // SAFETY: the kernel fills in the sender of every signal that a process can send.
+        info.si_code == libc::SI_USER && unsafe { info.si_pid() } == self.waker.get()
     }
 
     fn next(&self) -> io::Result<libc::siginfo_t> {
@@ -134,7 +146,7 @@ impl Signals {
                 _ if libc::WIFEXITED(status) => return Ok(Some(Ending::Exited(libc::WEXITSTATUS(status)))),
                 _ if libc::WIFSIGNALED(status) => return Ok(Some(Ending::Killed(libc::WTERMSIG(status)))),
                 _ if libc::WIFSTOPPED(status) => {
-                    around_stop(&|| self.stop_like_the_program(libc::WSTOPSIG(status)));
+                    around_stop(&|| self.stop_like_the_program(program, libc::WSTOPSIG(status)));
                 }
                 _ => {}
             }
@@ -143,7 +155,10 @@ impl Signals {
 
     /// Stops ourselves by the same signal, so that the shell sees what it would have seen. Returns
     /// when we are continued.
-    fn stop_like_the_program(&self, signal: i32) {
+    fn stop_like_the_program(&self, program: i32, signal: i32) {
+        // Where there can be none, the shell still sees us stop.
+        let waker = Waker::start(program).ok();
+        waker.iter().for_each(|waker| self.waker.set(waker.pid()));
         if !matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
             raise(libc::SIGSTOP);
             return;
