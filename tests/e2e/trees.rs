@@ -183,6 +183,29 @@ fn after_giving_up_rights() {
     }
 }
 
+/// `setpriv` keeps rights over the change of its user that the next program no longer has.
+#[test]
+fn after_giving_up_rights_with_the_next_program() {
+    let words = ["setpriv", "--reuid=65534", "--clear-groups", "/bin/echo", "last"];
+    let native = Cmd::new(words).run().success();
+    for options in [&[][..], &["--no-thread"]] {
+        let record = options.iter().fold(Record::new(words), |record, option| record.option(option));
+        let recorded = record.success();
+        assert_eq!((recorded.ran.out(), recorded.ran.err()), (native.out(), native.err()));
+        let snapshot = recorded.snapshot();
+        let [process] = &snapshot.processes[..] else { panic!("{:?}", snapshot.processes) };
+        assert_eq!((process.end.as_str(), process.exit_code), ("exec", None));
+        let [program] = &snapshot.unrecorded[..] else { panic!("{:?}", snapshot.unrecorded) };
+        assert_eq!((program.pid, &program.args[1]), (process.pid, &"last".to_owned()));
+        assert!(program.exe.ends_with("/echo") && program.reason.contains("another user"), "{program:?}");
+    }
+    // With an ambient capability (to open what others have made private) it stays in the recording.
+    let kept = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"];
+    let words = [&words[..3], &kept, &words[3..]].concat();
+    let snapshot = Record::new(&words).success().snapshot();
+    assert_eq!((snapshot.processes.len(), snapshot.unrecorded.len()), (2, 0), "{:?}", snapshot.unrecorded);
+}
+
 /// By hand, and into a directory that `LD_PRELOAD` cannot name.
 #[test]
 fn by_hand_and_from_an_odd_place() {

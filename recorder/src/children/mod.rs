@@ -33,7 +33,7 @@ pub use pointers::is_text;
 pub use scratch::with_words;
 pub use turns::forked;
 
-use crate::sys::file::File;
+use crate::sys::file::{self, File};
 use crate::sys::{Errno, descriptors, process};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::null_mut;
@@ -194,9 +194,19 @@ impl Inheritance {
         }
     }
 
-    /// Whether the rights that the process has now do not suffice for the recording's directory, which is private.
+    /// Whether the rights that a program started now will have do not suffice for the recording's directory, which is private.
     fn is_forbidden(&self) -> bool {
-        matches!(File::read_only(&self.mark), Err(Errno(libc::EACCES | libc::EPERM)))
+        let Err(error) = File::read_only(&self.mark) else { return self.is_only_lent() };
+        matches!(error, Errno(libc::EACCES | libc::EPERM))
+    }
+
+    /// Whether the process can open what is private only by a capability that `exec` takes away: it has changed its user, and kept
+    /// some rights.
+    fn is_only_lent(&self) -> bool {
+        let user = process::users().1;
+        user != 0
+            && file::status_of(&self.mark).is_ok_and(|mark| mark.uid != user)
+            && !process::keeps_capability(process::DAC_OVERRIDE)
     }
 
     /// Calls with the environment that the program of this image is to have.

@@ -28,6 +28,18 @@ pub fn users() -> (u32, u32) {
     (user(libc::SYS_getuid), user(libc::SYS_geteuid))
 }
 
+/// The capability to open what others have made private.
+pub const DAC_OVERRIDE: usize = 1;
+
+/// Whether the calling thread has this capability beyond the next `exec`, though its user is not root.
+#[must_use]
+pub fn keeps_capability(capability: usize) -> bool {
+    let args = [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_IS_SET as usize, capability, 0, 0, 0];
+    // SAFETY: only asks.
+    let kept = unsafe { syscall(libc::SYS_prctl, args) };
+    kept == Ok(1)
+}
+
 /// The group that this process belongs to.
 #[must_use]
 pub fn group() -> u32 {
