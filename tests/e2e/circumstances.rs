@@ -445,6 +445,48 @@ fn the_recording_is_deleted() {
     assert!(!rec.exists());
 }
 
+/// Of every process of the tree: the shell, which ends by `_exit`, is killed, or becomes the program that deletes it.
+#[test]
+fn nothing_is_left_of_a_recording_that_is_deleted() {
+    needs_root();
+    let folder = folder();
+    let said = |before: &str, code: u32, script: &str| {
+        let script = format!(
+            "mount -t tmpfs none /dev/shm; s=0; {before} sh -c '{script}' || s=$?; \
+            [ $s = {code} ] || echo status $s; ls /dev/shm",
+        );
+        let ran = in_own_mounts(&script).dir(folder.path()).run().success();
+        assert_eq!(ran.out(), "", "{before} {script}: {}", ran.tail());
+        assert!(!folder.path().join("rec").exists(), "{before} {script}");
+        ran.err()
+    };
+    let cli = artifacts::cli().display().to_string();
+    // After a status of 0, that there is no report is memscope's failure.
+    let scripts = [("rm -r rec; exit 3", 3), ("rm -r rec; kill -9 $$", 137), ("exec rm -r rec", 125)];
+    for (script, code) in scripts {
+        for option in ["", "--no-thread"] {
+            let said = said(&format!("{cli} run {option} -o rec --"), code, script);
+            assert!(said.contains("rec: it was deleted while the program ran"), "{script}: {said}");
+        }
+    }
+    let library = artifacts::library().display().to_string();
+    let said = said(&format!("LD_PRELOAD={library} MEMSCOPE_OUTPUT=rec"), 3, scripts[0].0);
+    assert!(said.contains("the recording was deleted while the program ran"), "{said}");
+}
+
+/// What was moved away still needs what lies in shared memory.
+#[test]
+fn the_recording_is_moved() {
+    let folder = folder();
+    let _ =
+        Record::new(["sh", "-c", "mv rec moved; exit 0"]).command_in(folder.path()).dir(folder.path()).run();
+    let json = folder.path().join("out.json");
+    let _ = analyze(&folder.path().join("moved"), &json, &[]).success();
+    let snapshot = Snapshot::load(&json);
+    assert!(snapshot.complete, "{:?}", snapshot.incomplete_reason);
+    assert!(snapshot.processes[0].stats.total_allocations > 0);
+}
+
 #[test]
 fn strange_names() {
     let folder = folder();

@@ -31,6 +31,7 @@ const REPORT: &str = "report.html";
 /// Makes of the recording what was asked for; gives the status to end with.
 pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
     let mut running = complete_traces(ended);
+    ended.spools.remove_orphans();
     ended.directory.release(!running.is_empty());
     let exported = make_exports(args, ended);
     if let Ok(Some(done)) = &exported {
@@ -171,6 +172,10 @@ fn make_exports(args: &RunArgs, ended: &Ended) -> Result<Option<Done>> {
     };
     if traces(ended.directory.path()).is_empty() {
         let (name, what) = (ended.directory.name().display(), "nothing was recorded");
+        if ended.spools.are_orphaned() {
+            return Err(Error::failed(name, "it was deleted while the program ran")
+                .remedy("name a directory that stays with -o"));
+        }
         return Err(match ended.ending {
             Ending::Killed(signal) => {
                 Error::failed(name, format!("{what} before signal {signal} killed the program"))

@@ -14,6 +14,7 @@ mod inherited;
 mod limits;
 mod proc;
 mod signals;
+mod spools;
 mod waker;
 mod witness;
 
@@ -29,6 +30,7 @@ use self::directory::Directory;
 use self::drain::Draining;
 use self::limits::OpenFiles;
 use self::signals::{Ending, Signals};
+use self::spools::Spools;
 use self::witness::{Ends, Witness};
 use crate::args::RunArgs;
 use crate::embed::Library;
@@ -46,6 +48,8 @@ struct Ended {
     seen_ns: u64,
     /// The ends of other processes.
     others: Ends,
+    /// What shared memory there may be.
+    spools: Spools,
 }
 
 /// Runs the program of the command line.
@@ -109,8 +113,8 @@ fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
     draining.into_iter().for_each(Draining::stop);
     // From here on we may be interrupted: what was recorded stays.
     signals.go_on_alone();
-    let others = witness.map(Witness::ends).unwrap_or_default();
-    Ok(Ended { directory, pid, ending, seen_ns, others })
+    let (others, spools) = witness.map(Witness::seen).unwrap_or_default();
+    Ok(Ended { directory, pid, ending, seen_ns, others, spools })
 }
 
 fn plan(args: &RunArgs, program: &Path, library: &Library, files: OpenFiles) -> Result<Plan> {

@@ -2,7 +2,7 @@
 //! has a descriptor of the process, too.
 //!
 //! A thread of ours hears of each new trace in the recording, opens its process, and asks when that has ended. One that is gone before we
-//! come ends unknown, as all do on older systems.
+//! come ends unknown, as all do on older systems. What shared memory a trace names is remembered by the way ([`Spools`]).
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
@@ -17,6 +17,7 @@ use memscope_shared::stat;
 use memscope_shared::trace::{Ending, Process};
 
 use super::monotonic_ns;
+use super::spools::Spools;
 
 /// Processes that are watched at a time.
 const MOST: usize = 1000;
@@ -38,7 +39,7 @@ impl Ends {
 /// The thread that watches.
 #[derive(Debug)]
 pub struct Witness {
-    thread: JoinHandle<Ends>,
+    thread: JoinHandle<(Ends, Spools)>,
     /// Its end tells the thread to end, too.
     stop: PipeWriter,
 }
@@ -46,9 +47,6 @@ pub struct Witness {
 impl Witness {
     /// Watches the processes that record into `directory`; `None` where that can't be done.
     pub fn start(directory: &Path) -> Option<Self> {
-        if !kernel_tells() {
-            return None;
-        }
         let news = watch(directory).ok()?;
         let (stopped, stop) = io::pipe().ok()?;
         let watching = Watching::new(directory, news);
@@ -56,8 +54,8 @@ impl Witness {
         Some(Self { thread, stop })
     }
 
-    /// All that was seen until now.
-    pub fn ends(self) -> Ends {
+    /// All that was seen until now: ends, and what shared memory there is.
+    pub fn seen(self) -> (Ends, Spools) {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
     }
@@ -90,16 +88,21 @@ unsafe fn owned(fd: i32) -> io::Result<OwnedFd> {
 struct Watching {
     directory: PathBuf,
     news: OwnedFd,
+    /// On an older kernel, processes are not worth their descriptors.
+    kernel_tells: bool,
     processes: Vec<(Name, OwnedFd)>,
     ends: Ends,
+    spools: Spools,
 }
 
 impl Watching {
     fn new(directory: &Path, news: OwnedFd) -> Self {
-        Self { directory: directory.to_owned(), news, processes: Vec::new(), ends: Ends::default() }
+        let (ends, spools) = (Ends::default(), Spools::of(directory));
+        let directory = directory.to_owned();
+        Self { directory, news, kernel_tells: kernel_tells(), processes: Vec::new(), ends, spools }
     }
 
-    fn run(mut self, stopped: PipeReader) -> Ends {
+    fn run(mut self, stopped: PipeReader) -> (Ends, Spools) {
         loop {
             let (stopped, news) = (stopped.as_raw_fd(), self.news.as_raw_fd());
             let mut waited = vec![waiting(stopped, libc::POLLIN), waiting(news, libc::POLLIN)];
@@ -113,7 +116,7 @@ impl Watching {
             self.read_news();
             if waited[0].revents != 0 {
                 self.take_ends(|_| true);
-                return self.ends;
+                return (self.ends, self.spools);
             }
         }
     }
@@ -138,7 +141,7 @@ impl Watching {
     fn take_news(&mut self, mut news: &[u8]) {
         while let Some((first, behind)) = next_news(news) {
             match first {
-                News::Trace(pid) => self.open(pid),
+                News::Trace(pid, name) => self.found(pid, OsStr::from_bytes(name)),
                 News::Overflow => self.look(),
                 News::Other => {}
             }
@@ -149,8 +152,17 @@ impl Watching {
     /// Reads the directory: the kernel had more to tell than it keeps.
     fn look(&mut self) {
         for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            pid_of_trace(entry.file_name().as_bytes()).into_iter().for_each(|pid| self.open(pid));
+            let name = entry.file_name();
+            pid_of_trace(name.as_bytes()).into_iter().for_each(|pid| self.found(pid, &name));
         }
+    }
+
+    /// There is a trace of this process.
+    fn found(&mut self, pid: u32, name: &OsStr) {
+        if self.kernel_tells {
+            self.open(pid);
+        }
+        self.spools.note(&self.directory.join(name));
     }
 
     /// Opens a process that has a trace.
@@ -181,9 +193,9 @@ fn read(from: &OwnedFd, into: &mut [u8]) -> Option<usize> {
 
 /// What the kernel tells of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum News {
-    /// There is a trace of this process.
-    Trace(u32),
+enum News<'a> {
+    /// There is a trace of this process, under this name.
+    Trace(u32, &'a [u8]),
     /// It could not keep all that there was to be told.
     Overflow,
     /// Something else.
@@ -191,7 +203,7 @@ enum News {
 }
 
 /// The first of some news, and what follows.
-fn next_news(news: &[u8]) -> Option<(News, &[u8])> {
+fn next_news(news: &[u8]) -> Option<(News<'_>, &[u8])> {
     const HEAD: usize = size_of::<libc::inotify_event>();
     let word = |at: usize| Some(u32::from_ne_bytes(news.get(at..at + 4)?.try_into().ok()?));
     let (mask, length) = (word(4)?, word(HEAD - 4)? as usize);
@@ -199,7 +211,7 @@ fn next_news(news: &[u8]) -> Option<(News, &[u8])> {
     let first = if mask & libc::IN_Q_OVERFLOW != 0 {
         News::Overflow
     } else {
-        pid_of_trace(name).map_or(News::Other, News::Trace)
+        pid_of_trace(name).map_or(News::Other, |pid| News::Trace(pid, name))
     };
     Some((first, &news[HEAD + length..]))
 }
@@ -304,7 +316,7 @@ mod tests {
         }
         child.kill().expect("killed");
         child.wait().expect("waited");
-        let end = witness.ends().of(&process);
+        let end = witness.seen().0.of(&process);
         let told =
             !fs::read_to_string("/proc/sys/kernel/osrelease").is_ok_and(|release| is_before_6_15(&release));
         assert_eq!(end.signal, told.then_some(9));

@@ -1,13 +1,13 @@
 //! Ends: of the recording before the process, and of the process by `exit`.
 
-use super::leaving::begin_forked_child;
+use super::leaving::{self, begin_forked_child};
 use super::{Context, context, export, listing, say};
-use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
+use crate::{children, clock};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, NO_CALL_REACHED_US, ONLY_COUNTED, header};
@@ -203,9 +203,24 @@ pub fn at_raw_exit(status: libc::c_int) {
     note(process, u64::from(status as u32), EXITS_AT_ONCE);
     // Prepared at the start: this may be a signal handler that interrupted anything of ours.
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
+        if is_orphaned(process, context) {
+            process.spool().remove();
+            return file::complain(b"memscope: the recording was deleted while the program ran
+");
+        }
         file::complain(&context.no_export);
         say_who_precedes(process, context);
     }
+}
+
+/// By hand: whether the recording's directory has gone, and nobody would ever come for the spool. (`memscope-cli run` would; and our
+/// thread has the trace open, and looks for itself.)
+fn is_orphaned(process: &Process, context: &Context) -> bool {
+    !context.launched
+        && process.phase() == Phase::Recording
+        && !process.writer.is_running()
+        && leaving::is_where_it_began()
+        && children::is_recording_gone()
 }
 
 fn note_exit(process: &Process, status: u64) {

@@ -6,12 +6,20 @@ use crate::children;
 use crate::process::{self, Phase, Process};
 use crate::program::birth;
 use crate::program::tls::Unrecorded;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sys::signal::Blocked;
 use crate::sys::{limits, process as os, seal};
 
 /// A limit of file sizes from which on there is room for all buffers that a process of 800 threads may have.
 const ROOM_FOR_BUFFERS: u64 = 64 << 20;
+
+/// Set for good before the first of these functions: paths may mean something else since.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the process's paths are those of its start.
+pub(super) fn is_where_it_began() -> bool {
+    !LEFT.load(Ordering::Relaxed)
+}
 
 /// Begins a forked child in which nothing has been called yet.
 pub(super) fn begin_forked_child() {
@@ -35,6 +43,7 @@ fn recorded() -> Option<&'static Process> {
 
 /// The program is about to change what it can reach by a path, or open at all: the trace is opened before that, and stays so.
 pub fn before_leaving() {
+    LEFT.store(true, Ordering::Relaxed);
     if let Some(process) = recorded() {
         process.writer.keep_open();
         // The spool is grown by its path.
