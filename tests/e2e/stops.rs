@@ -86,6 +86,21 @@ fn a_stopped_program_is_killed() {
     }
 }
 
+/// A supervisor that loses its patience: what it sends to us while we are stopped comes too late for the program, and is not our end.
+#[test]
+fn a_stopped_program_is_terminated_and_killed() {
+    let folder = TempDir::new().expect("a folder");
+    let script = ready_in(folder.path(), "while :; do :; done");
+    let (child, program) = start(&script, &[], folder.path());
+    signal(&program, "STOP");
+    wait_for_stop(&child.id().to_string());
+    signal(&child.id().to_string(), "TERM");
+    signal(&program, "KILL");
+    assert_eq!(ends_with(child), Some(128 + 9));
+    let process = Snapshot::load(&folder.path().join("rec/snapshot.json")).processes.remove(0);
+    assert_eq!((process.end.as_str(), process.signal), ("signal", Some(9)));
+}
+
 /// Somebody who knows the program continues it and not us.
 #[test]
 fn a_stopped_program_is_continued_alone() {
@@ -118,6 +133,6 @@ fn the_terminal_stops_the_group() {
             thread::sleep(Duration::from_millis(1));
         }
     }
-    signal(&program, "TERM");
+    signal(&group, "TERM");
     assert_eq!(ends_with(child), Some(128 + 15));
 }

@@ -74,8 +74,17 @@ impl Signals {
     /// When the program has ended: what was, but that a limit on the size of files is an error to be told,
     /// not our end.
     pub fn go_on_alone(&self) {
+        self.drop_pending();
         self.give_back();
         let _ = set_action(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+
+    /// What has come by now was meant for the program, whose end was noticed first.
+    fn drop_pending(&self) {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set is initialised, and nothing is to be told of the signal.
+        while unsafe { libc::sigtimedwait(&raw const self.waited, ptr::null_mut(), &raw const at_once) } > 0 {
+        }
     }
 
     /// In the child: also what Rust's runtime changed.
