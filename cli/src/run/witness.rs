@@ -116,6 +116,7 @@ impl Watching {
             self.read_news();
             if waited[0].revents != 0 {
                 self.take_ends(|_| true);
+                self.spools.settle();
                 return (self.ends, self.spools);
             }
         }
@@ -162,7 +163,7 @@ impl Watching {
         if self.kernel_tells {
             self.open(pid);
         }
-        self.spools.note(&self.directory.join(name));
+        self.spools.note(pid, &self.directory.join(name));
     }
 
     /// Opens a process that has a trace.

@@ -205,10 +205,7 @@ pub fn at_raw_exit(status: libc::c_int) {
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
         if is_orphaned(process, context) {
             process.spool().remove();
-            return file::complain(
-                b"memscope: the recording was deleted while the program ran
-",
-            );
+            return file::complain(b"memscope: the recording was deleted while the program ran\n");
         }
         file::complain(&context.no_export);
         say_who_precedes(process, context);
