@@ -58,8 +58,10 @@ fn before_limit(resource: usize, limit: usize) {
         return;
     }
     match resource as u32 {
-        libc::RLIMIT_NOFILE => leaving::before_leaving(),
         // A limit that can't be read is none, or the call fails.
+        libc::RLIMIT_NOFILE => {
+            limits::wanted(limit).into_iter().for_each(leaving::before_limiting_descriptors);
+        }
         libc::RLIMIT_FSIZE => limits::wanted(limit).into_iter().for_each(leaving::before_limiting_files),
         _ => {}
     }

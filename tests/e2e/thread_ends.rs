@@ -71,11 +71,11 @@ fn signal_handlers() {
     }
 }
 
-/// However deep they interrupt each other's calls.
+/// Each in the middle of the one before's call.
 #[test]
 fn signal_handlers_in_each_others_calls() {
     let program = program::c("nested_handlers", &["-rdynamic", "-fno-builtin"]);
-    let command = [program.as_os_str(), "300".as_ref()];
+    let command = [program.as_os_str(), "60".as_ref()];
     let allocator = program::c_library("bump", &[]);
     let native = Cmd::new(command).env("LD_PRELOAD", &allocator).run().success();
     let recorded = Record::new(command).env("LD_PRELOAD", &allocator).success();

@@ -120,7 +120,7 @@ impl Signals {
     /// Whether this was only meant for us; the program may have stopped again meanwhile.
     fn is_from_waker(&self, info: &libc::siginfo_t) -> bool {
         // SAFETY: the kernel fills in the sender of every signal that a process can send.
-        info.si_code == libc::SI_USER && unsafe { info.si_pid() } == self.waker.get()
+        self.waker.get() != 0 && info.si_code == libc::SI_USER && unsafe { info.si_pid() } == self.waker.get()
     }
 
     fn next(&self) -> io::Result<libc::siginfo_t> {

@@ -75,7 +75,8 @@ fn watch(sleeper: i32, watched: &OwnedFd, stat: &CString) -> ! {
     }
 }
 
-/// Whether the process of this `/proc/PID/stat` is stopped, by a signal or a debugger. True where that can't be read.
+/// Whether the process of this `/proc/PID/stat` is stopped, by a signal or a debugger. True where that can't be read, or where its main
+/// thread has ended and says nothing of the others.
 fn is_stopped(stat: &CString) -> bool {
     let mut text = [0_u8; 128];
     // SAFETY: the path is a C string, and `text` has room for as much as is asked for.
@@ -86,7 +87,7 @@ fn is_stopped(stat: &CString) -> bool {
         read
     };
     let text = text.get(..usize::try_from(read).unwrap_or(0)).unwrap_or_default();
-    proc::state(text).is_none_or(|state| matches!(state, 'T' | 't'))
+    proc::state(text).is_none_or(|state| matches!(state, 'T' | 't' | 'Z'))
 }
 
 #[cfg(test)]

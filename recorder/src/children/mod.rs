@@ -80,12 +80,6 @@ pub fn before_leaving() {
     }
 }
 
-/// Whether nothing stands in the place of the recording any more. Looks by its path, with one system call.
-#[must_use]
-pub fn is_recording_gone() -> bool {
-    inheritance().is_some_and(|ours| file::status_of(&ours.directory).err() == Some(Errno::ENOENT))
-}
-
 fn inheritance() -> Option<&'static Inheritance> {
     // SAFETY: made once per process image and never freed.
     unsafe { INHERITANCE.load(Ordering::Acquire).as_ref() }

@@ -7,13 +7,13 @@ use super::tls;
 use crate::children;
 use crate::process::{self, Phase, Process};
 use crate::sync::atomic::Ordering;
-use crate::sys::signal::{self, Blocked};
+use crate::sys::signal::Blocked;
 use crate::sys::{own_stack, process as os, seal};
 use crate::{clock, start};
 use memscope_shared::record::{head, kind, thread_operand};
 
 /// How deep signal handlers may interrupt each other's hooks. Beyond it their events are only counted.
-const MAX_NESTING: usize = 16;
+const MAX_NESTING: usize = 64;
 
 /// Begins a call that the fast path can't: the state with its guard taken, and what to put back into
 /// the TLS word at the end (0: nothing).
@@ -48,55 +48,21 @@ pub unsafe fn begin_cold(word: usize, sp: usize, bp: usize) -> Option<(*mut Thre
             ThreadState::set_guard(state, sp);
             return Some((state, 0));
         }
-        begin_nested(state, Entry { sp, bp }, outer)
-            .map(|state| (state, if state as usize == word { 0 } else { word }))
-    }
-}
-
-/// Begins a call inside of another one's hook on `state`, which was entered with the sp `outer`.
-///
-/// Where a signal handler has interrupted that, other signals wait until its call is over: this takes a while, and signals that
-/// come faster would pile up handlers until the stack is full.
-///
-/// # Safety
-/// The calling thread owns `state`, and `entry` is that of the hook that it runs now.
-unsafe fn begin_nested(state: *mut ThreadState, entry: Entry, outer: usize) -> Option<*mut ThreadState> {
-    let mask = if seal::forbids() { None } else { signal::hold() };
-    let reopen = || mask.into_iter().for_each(signal::reopen);
-    // SAFETY: as promised.
-    unsafe {
-        let kind = stack::classify_nested(entry, outer, (*state).operator);
-        let chosen = match kind {
+        match stack::classify_nested(Entry { sp, bp }, outer, (*state).operator) {
             Nested::Reentrant => None,
             Nested::Stale => {
                 (*state).operator = 0;
-                Some(state)
+                ThreadState::set_guard(state, sp);
+                Some((state, 0))
             }
-            Nested::Signal | Nested::CalledOut => nested_state(state),
-        };
-        let Some(chosen) = chosen else {
-            reopen();
-            return None;
-        };
-        ThreadState::set_guard(chosen, entry.sp);
-        tls::set(chosen as usize);
-        match (kind, mask) {
-            (Nested::Signal, Some(mask)) => (*chosen).held.set(mask),
-            _ => reopen(),
+            Nested::Signal | Nested::CalledOut => {
+                let nested = nested_state(state)?;
+                ThreadState::set_guard(nested, sp);
+                tls::set(nested as usize);
+                Some((nested, word))
+            }
         }
-        Some(chosen)
     }
-}
-
-/// Ends a call on a nested state. `word` is the TLS word of the call that was interrupted.
-///
-/// # Safety
-/// The calling thread owns `nested`, whose guard is open again.
-#[cold]
-pub unsafe fn end_nested(nested: *mut ThreadState, word: usize) {
-    tls::set(word);
-    // SAFETY: as promised; the state is mapped for good.
-    unsafe { (*nested).held.take() }.into_iter().for_each(signal::reopen);
 }
 
 /// The first call of a thread: its new state, with the guard taken.
@@ -368,6 +334,8 @@ unsafe fn nested_state(state: *mut ThreadState) -> Option<*mut ThreadState> {
                 slow::count_lost(process);
                 return None;
             }
+            // Signals that come faster than this is done would pile up handlers in it.
+            let _undisturbed = Blocked::all();
             let Some(fresh) = ThreadState::map() else {
                 slow::count_lost(process);
                 return None;

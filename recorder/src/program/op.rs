@@ -176,8 +176,7 @@ impl Drop for Op {
         // SAFETY: we hold the guard of our own state.
         unsafe { ThreadState::set_guard(self.state, 0) };
         if self.restore != 0 {
-            // SAFETY: the call ran on this state, and is over.
-            unsafe { birth::end_nested(self.state, self.restore) };
+            tls::set(self.restore);
         }
     }
 }

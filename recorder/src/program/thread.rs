@@ -86,29 +86,6 @@ pub struct ThreadState {
     pub miss: Miss,
     /// Where an allocator's own `operator new` runs: its address. Else 0.
     pub operator: usize,
-    /// The signal mask to go back to when the call that runs on this state ends, where it runs with signals held.
-    pub held: Held,
-}
-
-/// A signal mask, or none. Valid when zero.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Held {
-    any: usize,
-    mask: u64,
-}
-
-impl Held {
-    /// From now on there is one.
-    pub const fn set(&mut self, mask: u64) {
-        self.mask = mask;
-        self.any = 1;
-    }
-
-    /// The mask, which is gone then.
-    pub const fn take(&mut self) -> Option<u64> {
-        if core::mem::replace(&mut self.any, 0) == 0 { None } else { Some(self.mask) }
-    }
 }
 
 impl ThreadState {

@@ -18,6 +18,8 @@ use memscope_shared::spool::role;
 ///
 /// A model's pool makes none: it has those that it is given, so that threads come to wait for them.
 const IN_FLIGHT: u64 = if cfg!(loom) { 0 } else { 96 };
+/// Buffers beyond those of all threads that are enough for a while.
+const FEW_IN_FLIGHT: u64 = 16;
 
 /// All buffers of a process. Valid when all bytes are zero.
 #[derive(Debug)]
@@ -112,9 +114,19 @@ impl Pool {
 
     /// Makes all buffers that the limit allows, as far as the file can grow.
     pub fn reserve(&self, file: &SpoolFile) {
+        self.reserve_up_to(file, u64::MAX);
+    }
+
+    /// Makes buffers for all threads that there are, and a few in flight: the program may need what room there is in memory.
+    pub fn reserve_few(&self, file: &SpoolFile) {
+        self.reserve_up_to(file, self.owners.load(Ordering::Relaxed) + FEW_IN_FLIGHT);
+    }
+
+    fn reserve_up_to(&self, file: &SpoolFile, most: u64) {
         // In a child that a handler forks, they are another process's.
         let _undisturbed = Blocked::all();
-        while let Some(buffer) = self.grow(file) {
+        while self.total.load(Ordering::Relaxed) < most {
+            let Some(buffer) = self.grow(file) else { return };
             if buffer.header().private.load(Ordering::Relaxed) == 1 {
                 return self.push(buffer);
             }

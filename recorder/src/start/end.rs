@@ -1,13 +1,13 @@
 //! Ends: of the recording before the process, and of the process by `exit`.
 
-use super::leaving::{self, begin_forked_child};
+use super::leaving::begin_forked_child;
 use super::{Context, context, export, listing, say};
+use crate::clock;
 use crate::process::{self, Phase, Process};
 use crate::program::tls::Unrecorded;
 use crate::spool::buffer::Buffer;
 use crate::sys::signal::Blocked;
 use crate::sys::{Errno, file, seal};
-use crate::{children, clock};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use memscope_shared::spool::{EXITS, EXITS_AT_ONCE, EndReason, NO_CALL_REACHED_US, ONLY_COUNTED, header};
@@ -34,7 +34,7 @@ impl Reason {
         match self {
             Self::Sandboxed => EndReason::Sandboxed,
             Self::WriteFailed(Errno(libc::ENOMEM)) => EndReason::NoMemory,
-            Self::WriteFailed(Errno::ENOENT) => EndReason::Deleted,
+            Self::WriteFailed(Errno::ENOENT | Errno::ESTALE) => EndReason::Deleted,
             Self::Stalled => EndReason::NoProgress,
             Self::WriteFailed(Errno::ENOSPC | Errno(libc::EDQUOT)) => EndReason::NoSpace,
             Self::WriteFailed(Errno(libc::EACCES | libc::EPERM | libc::EROFS)) => EndReason::NoPermission,
@@ -58,8 +58,8 @@ pub fn end_recording(process: &Process, reason: Reason) {
     spool.word(header::END_REASON).into_iter().for_each(|word| word.set(reason.recorded() as u64));
     if process.advance(Phase::Recording, Phase::Ended) || process.advance(Phase::Early, Phase::Ended) {
         process.call_threads();
-        if reason.recorded() == EndReason::Deleted {
-            // Nobody will come for it.
+        if reason == Reason::WriteFailed(Errno::ENOENT) {
+            // Nobody will come for it; for that of a trace which was only moved, somebody may.
             spool.remove();
         }
         if seal::forbids() {
@@ -203,23 +203,9 @@ pub fn at_raw_exit(status: libc::c_int) {
     note(process, u64::from(status as u32), EXITS_AT_ONCE);
     // Prepared at the start: this may be a signal handler that interrupted anything of ours.
     if let Some(context) = context().filter(|context| context.pid == crate::sys::process::pid()) {
-        if is_orphaned(process, context) {
-            process.spool().remove();
-            return file::complain(b"memscope: the recording was deleted while the program ran\n");
-        }
         file::complain(&context.no_export);
         say_who_precedes(process, context);
     }
-}
-
-/// By hand: whether the recording's directory has gone, and nobody would ever come for the spool. (`memscope-cli run` would; and our
-/// thread has the trace open, and looks for itself.)
-fn is_orphaned(process: &Process, context: &Context) -> bool {
-    !context.launched
-        && process.phase() == Phase::Recording
-        && !process.writer.is_running()
-        && leaving::is_where_it_began()
-        && children::is_recording_gone()
 }
 
 fn note_exit(process: &Process, status: u64) {

@@ -4,26 +4,19 @@
 
 use crate::children;
 use crate::process::{self, Phase, Process};
-use crate::program::birth;
 use crate::program::tls::Unrecorded;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::program::{birth, fork};
+use crate::sync::atomic::Ordering;
 use crate::sys::signal::Blocked;
 use crate::sys::{limits, process as os, seal};
 
 /// A limit of file sizes from which on there is room for all buffers that a process of 800 threads may have.
 const ROOM_FOR_BUFFERS: u64 = 64 << 20;
 
-/// Set for good before the first of these functions: paths may mean something else since.
-static LEFT: AtomicBool = AtomicBool::new(false);
-
-/// Whether the process's paths are those of its start.
-pub(super) fn is_where_it_began() -> bool {
-    !LEFT.load(Ordering::Relaxed)
-}
-
-/// Begins a forked child in which nothing has been called yet.
+/// Begins a forked child in which nothing has been called yet. (The child of a `vfork` that such a child makes has its memory, too.)
 pub(super) fn begin_forked_child() {
-    let is_unborn = |process: &&Process| process.is_unborn_child() && !seal::forbids();
+    let is_unborn =
+        |process: &&Process| process.is_unborn_child() && !seal::forbids() && fork::parent().is_some();
     let Some(process) = process::get().filter(is_unborn) else { return };
     {
         let _undisturbed = Blocked::all();
@@ -43,12 +36,18 @@ fn recorded() -> Option<&'static Process> {
 
 /// The program is about to change what it can reach by a path, or open at all: the trace is opened before that, and stays so.
 pub fn before_leaving() {
-    LEFT.store(true, Ordering::Relaxed);
     if let Some(process) = recorded() {
         process.writer.keep_open();
         // The spool is grown by its path.
-        process.pool.reserve(process.spool());
+        process.pool.reserve_few(process.spool());
         children::before_leaving();
+    }
+}
+
+/// The program is about to limit how many files it may open to this.
+pub fn before_limiting_descriptors(to: u64) {
+    if to < limits::of_descriptors() {
+        before_leaving();
     }
 }
 

@@ -8,6 +8,12 @@ pub fn of_file_sizes() -> u64 {
     of(libc::RLIMIT_FSIZE)
 }
 
+/// How many files may be open; `u64::MAX` where nothing limits that.
+#[must_use]
+pub fn of_descriptors() -> u64 {
+    of(libc::RLIMIT_NOFILE)
+}
+
 /// Bytes that the process may still map and write to; `u64::MAX` where nothing limits that.
 #[must_use]
 pub fn room_in_memory() -> u64 {

@@ -27,6 +27,8 @@ impl Errno {
     pub const EINTR: Self = Self(libc::EINTR);
     /// Not there.
     pub const ENOENT: Self = Self(libc::ENOENT);
+    /// A path means nothing, or something else, by now.
+    pub const ESTALE: Self = Self(libc::ESTALE);
     /// There already.
     pub const EEXIST: Self = Self(libc::EEXIST);
     /// No space.
@@ -76,6 +78,16 @@ pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> Result<usize, E
     if seal::forbids() {
         return Err(Errno::EPERM);
     }
+    // SAFETY: as promised by the caller.
+    unsafe { syscall_past_seal(number, args) }
+}
+
+/// Makes a system call that takes back what an earlier one did, though the thread may have been sealed off between the two.
+///
+/// # Safety
+/// As for [`syscall`].
+#[inline(always)]
+pub unsafe fn syscall_past_seal(number: libc::c_long, args: [usize; 6]) -> Result<usize, Errno> {
     let result: isize;
     // SAFETY: the kernel's calling convention on x86-64: rcx and r11 are clobbered, everything else but
     // rax is kept. What the call itself does is the caller's promise.

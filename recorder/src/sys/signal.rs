@@ -1,11 +1,12 @@
 //! Blocking signals for a short while.
 
-use super::syscall;
+use super::{seal, syscall, syscall_past_seal};
 
 /// Blocks every signal of the calling thread until dropped.
 #[derive(Debug)]
 pub struct Blocked {
-    before: u64,
+    /// The mask to go back to; `None` where nothing was blocked.
+    before: Option<u64>,
 }
 
 impl Blocked {
@@ -15,14 +16,16 @@ impl Blocked {
     #[must_use]
     pub fn all() -> Self {
         let mask = !(1_u64 << 32);
-        Self { before: set_mask(libc::SIG_SETMASK, mask).unwrap_or(0) }
+        Self { before: if seal::forbids() { None } else { set_mask(mask) } }
     }
 }
 
 impl Blocked {
     /// Opens them in a child that was forked meanwhile.
     pub fn lift(&self) {
-        set_mask(libc::SIG_SETMASK, self.before);
+        if let Some(mask) = self.before {
+            set_mask(mask);
+        }
     }
 
     /// Takes back a signal that a call of ours has raised for this thread.
@@ -35,34 +38,22 @@ impl Blocked {
     }
 }
 
-/// Signals that an instruction of the thread's own raises: blocked, they would kill the process past its handlers.
-const OWN: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
-
-/// Blocks all signals that come from outside, until [`reopen`] is given the mask that this returns. `None` where that fails.
-#[must_use]
-pub fn hold() -> Option<u64> {
-    let own = OWN.iter().fold(1_u64 << 32, |mask, signal| mask | 1 << (signal - 1));
-    set_mask(libc::SIG_BLOCK, !own)
-}
-
-/// Sets the mask that was before [`hold`].
-pub fn reopen(mask: u64) {
-    set_mask(libc::SIG_SETMASK, mask);
-}
-
 impl Drop for Blocked {
     fn drop(&mut self) {
-        set_mask(libc::SIG_SETMASK, self.before);
+        if let Some(mask) = self.before {
+            set_mask(mask);
+        }
     }
 }
 
-fn set_mask(how: i32, mask: u64) -> Option<u64> {
+/// Also where another thread has sealed this one off since a mask was changed: it is not to keep that.
+fn set_mask(mask: u64) -> Option<u64> {
     if cfg!(loom) {
         // A model's threads are one to the kernel.
         return None;
     }
     let mut before = 0_u64;
-    let args = [how as usize, &raw const mask as usize, &raw mut before as usize, 8, 0, 0];
+    let args = [libc::SIG_SETMASK as usize, &raw const mask as usize, &raw mut before as usize, 8, 0, 0];
     // SAFETY: both masks are valid for the 8 bytes that the kernel reads and writes.
-    unsafe { syscall(libc::SYS_rt_sigprocmask, args) }.ok().map(|_| before)
+    unsafe { syscall_past_seal(libc::SYS_rt_sigprocmask, args) }.ok().map(|_| before)
 }

@@ -207,7 +207,8 @@ impl Sink {
         dead
     }
 
-    /// The file, by the descriptor that was kept or else by its path.
+    /// The file, by the descriptor that was kept or else by its path. `ENOENT`: it was deleted. `ESTALE`: it is not there, whatever
+    /// became of it.
     fn open(&mut self) -> Result<File, Errno> {
         if let Some(file) = self.file.take() {
             match file.identity() {
@@ -217,8 +218,11 @@ impl Sink {
                 _ => file.forget(),
             }
         }
-        let file = File::open(&self.path, libc::O_RDWR, 0)?;
-        if file.identity()? == self.identity { Ok(file) } else { Err(Errno::ENOENT) }
+        match File::open(&self.path, libc::O_RDWR, 0) {
+            Ok(file) if file.identity()? == self.identity => Ok(file),
+            Ok(_) | Err(Errno::ENOENT) => Err(Errno::ESTALE),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes what a run of buffers of one stream holds beyond what is in the trace already.

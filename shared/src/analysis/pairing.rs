@@ -377,6 +377,10 @@ impl Pairing {
         let mut found = None;
         while let Some(order) = case.arrange(allowed, &mut self.better) {
             let wrong = case.wrong(&order);
+            if wrong > allowed {
+                // Stamps of one stream go back: no order of them is any better.
+                break;
+            }
             found = Some(order);
             let Some(less) = wrong.checked_sub(1) else { break };
             allowed = less;

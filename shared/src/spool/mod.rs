@@ -193,7 +193,7 @@ impl EndReason {
             Self::Sandboxed => {
                 "the program has restricted its own system calls (seccomp): memscope makes none after that"
             }
-            Self::Deleted => "the trace was deleted while the program ran",
+            Self::Deleted => "the trace was deleted or moved while the program ran",
         }
     }
 }

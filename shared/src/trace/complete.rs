@@ -73,23 +73,38 @@ pub enum Outcome {
 pub fn complete(path: impl AsRef<Path>, ending: &Ending) -> Result<Outcome, TraceError> {
     let path = path.as_ref();
     let file = open_locked(path)?;
-    let trace = TraceFile::from_file(Arc::clone(&file), path)?;
-    let process = trace.process().cloned().ok_or_else(|| TraceError::NoProcess(path.to_owned()))?;
-    if trace.end().is_some() {
-        if let Ok(spool) = open_spool(&file, &process) {
-            remove_spool(&process, &spool);
+    let (trace, process, replaced) = loop {
+        let trace = TraceFile::from_file(Arc::clone(&file), path)?;
+        let process = trace.process().cloned().ok_or_else(|| TraceError::NoProcess(path.to_owned()))?;
+        if trace.end().is_some() {
+            if let Ok(spool) = open_spool(&file, &process) {
+                remove_spool(&process, &spool);
+            }
+            return Ok(Outcome::AlreadyComplete);
         }
-        return Ok(Outcome::AlreadyComplete);
-    }
-    let replaced = match image_state(&process, path.parent()) {
-        ImageState::Running(pid) => return Err(TraceError::Running(path.to_owned(), pid)),
-        ImageState::Hidden => return Err(TraceError::Hidden(path.to_owned(), process.pid)),
-        ImageState::Replaced => Replaced::Certainly,
-        ImageState::Gone if has_later_image(path, &process) => Replaced::Likely,
-        ImageState::Gone => Replaced::No,
+        let replaced = replaced(&process, path)?;
+        // The process may have written more between our first look and its end.
+        if has_length(&file, trace.len()) {
+            break (trace, process, replaced);
+        }
     };
     let job = Job { file, path, trace, process, replaced, ending };
     job.run()
+}
+
+fn has_length(file: &File, length: u64) -> bool {
+    file.metadata().map_or(true, |metadata| metadata.len() == length)
+}
+
+/// Whether an image that runs no more was replaced by another one.
+fn replaced(process: &Process, path: &Path) -> Result<Replaced, TraceError> {
+    Ok(match image_state(process, path.parent()) {
+        ImageState::Running(pid) => return Err(TraceError::Running(path.to_owned(), pid)),
+        ImageState::Hidden => return Err(TraceError::Hidden(path.to_owned(), process.pid)),
+        ImageState::Replaced => Replaced::Certainly,
+        ImageState::Gone if has_later_image(path, process) => Replaced::Likely,
+        ImageState::Gone => Replaced::No,
+    })
 }
 
 /// The trace, locked. Who holds the lock may drain a process that runs: then that is the answer, not its end to be waited

@@ -39,8 +39,9 @@ pub fn adopt_drafts(directory: &Path) {
     }
 }
 
+/// A process that lives may be about to make the shared memory that its draft names.
 fn has_ended(process: &Process, directory: &Path) -> bool {
-    matches!(image_state(process, Some(directory)), ImageState::Gone | ImageState::Replaced)
+    image_state(process, Some(directory)) == ImageState::Gone
 }
 
 #[cfg(test)]

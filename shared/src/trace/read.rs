@@ -5,9 +5,9 @@
 //! readers can go through one [`TraceFile`] at once.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -150,8 +150,10 @@ impl TraceFile {
     /// The file cannot be read, is no trace, or is of another version. Damage is no error.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|error| io_error("open", path, error))?;
-        Self::from_file(Arc::new(file), path)
+        // A pipe in its place is not waited for.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+        Self::from_file(Arc::new(file.map_err(|error| io_error("open", path, error))?), path)
     }
 
     /// The same with a file that is already open; `path` is for messages.
@@ -159,7 +161,11 @@ impl TraceFile {
     /// # Errors
     /// As [`TraceFile::open`].
     pub fn from_file(file: Arc<File>, path: &Path) -> Result<Self, TraceError> {
-        let len = file.metadata().map_err(|error| io_error("read", path, error))?.len();
+        let metadata = file.metadata().map_err(|error| io_error("read", path, error))?;
+        if !metadata.is_file() {
+            return Err(io_error("read", path, io::Error::other("it is not a regular file")));
+        }
+        let len = metadata.len();
         let mut trace = Self {
             file,
             path: path.to_owned(),
