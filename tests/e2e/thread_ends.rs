@@ -75,7 +75,7 @@ fn signal_handlers() {
 #[test]
 fn signal_handlers_in_each_others_calls() {
     let program = program::c("nested_handlers", &["-rdynamic", "-fno-builtin"]);
-    let command = [program.as_os_str(), "60".as_ref()];
+    let command = [program.as_os_str(), "15".as_ref()];
     let allocator = program::c_library("bump", &[]);
     let native = Cmd::new(command).env("LD_PRELOAD", &allocator).run().success();
     let recorded = Record::new(command).env("LD_PRELOAD", &allocator).success();
@@ -84,6 +84,14 @@ fn signal_handlers_in_each_others_calls() {
     assert!(process.complete, "{:?}", process.incomplete_reason);
     assert_eq!(process.sized(20101).len().to_string(), native.out().trim());
     assert_eq!((process.sized(20107).len(), process.stats.threads), (1, 1));
+    // Beyond that they are counted, and nothing else is missing.
+    let command = [program.as_os_str(), "40".as_ref()];
+    let recorded = Record::new(command).env("LD_PRELOAD", &allocator).success();
+    let process = recorded.snapshot().processes.swap_remove(0);
+    let reason = process.incomplete_reason.clone().unwrap_or_default();
+    assert!(!process.complete && reason.contains("only counted"), "{reason}");
+    assert_eq!(process.sized(20101).len() as u64 + process.stats.lost_events, 40);
+    assert_eq!((process.sized(20101).len(), process.sized(20107).len()), (16, 1));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{clock, start};
 use memscope_shared::record::{head, kind, thread_operand};
 
 /// How deep signal handlers may interrupt each other's hooks. Beyond it their events are only counted.
-const MAX_NESTING: usize = 64;
+const MAX_NESTING: usize = 16;
 
 /// Begins a call that the fast path can't: the state with its guard taken, and what to put back into
 /// the TLS word at the end (0: nothing).

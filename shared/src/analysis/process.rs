@@ -18,6 +18,7 @@ use super::timeline::{Active, Timeline};
 use super::trace_source::TraceSource;
 use super::variables::Variables;
 use crate::model::{self, End, FreedBy, HistogramBucket, SiteStats, Stats, TimelinePoint, Variable};
+use crate::spool::ONLY_COUNTED;
 use crate::trace::{Clock, EndKind, ImageState, Process, TraceFile, image_state};
 
 /// Number of the main thread.
@@ -198,6 +199,9 @@ fn run(
 /// When recording ended before the process did: what was recorded later only counts.
 fn ended_at(trace: &TraceFile) -> u64 {
     let Some(end) = trace.end().filter(|end| end.lost_events > 0) else { return u64::MAX };
+    if end.reason.as_deref().is_some_and(|reasons| reasons.split("; ").any(|reason| reason == ONLY_COUNTED)) {
+        return u64::MAX;
+    }
     let since = end.incomplete_since.unwrap_or(u64::MAX);
     // The field names the first loss of any kind, and a hole in a stream is one too.
     if trace.gaps().iter().any(|gap| gap.after_stamp == since) { u64::MAX } else { since }
