@@ -12,7 +12,7 @@ use memscope_shared::trace::{EventBuf, TraceFile};
 fn open(bytes: &[u8]) -> Option<TraceFile> {
     let mut file: File = tempfile::tempfile().ok()?;
     file.write_all(bytes).ok()?;
-    TraceFile::from_file(file, Path::new("fuzz")).ok()
+    TraceFile::from_file(file.into(), Path::new("fuzz")).ok()
 }
 
 fuzz_target!(|bytes: &[u8]| {
