@@ -50,6 +50,7 @@ impl Errno {
             -2 => "it belongs to somebody else, or is a symbolic link",
             libc::EPERM => "not permitted",
             libc::ENOENT => "no such file or directory",
+            libc::ESTALE => "its path leads nowhere, or elsewhere",
             libc::EACCES => "permission denied",
             libc::EEXIST => "exists already",
             libc::ENOTDIR => "not a directory",
