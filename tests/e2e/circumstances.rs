@@ -391,13 +391,39 @@ fn in_own_mounts(script: &str) -> Cmd {
 /// The recording's file system is full: exact up to there, and `analyze` elsewhere says so.
 #[test]
 fn a_full_disk() {
+    let snapshot = on_a_small_disk("grows", "true", "memscope: recording has ended, the program goes on: ");
+    let process = &snapshot.processes[0];
+    let reason = process.incomplete_reason.clone().unwrap_or_default();
+    assert_eq!((process.complete, reason.as_str()), (false, "no space was left for the recording"));
+    assert!(process.stats.total_allocations > 5_000 && process.stats.lost_events > 0);
+}
+
+/// All of it is in shared memory still: that is said, and it can be analysed when there is room.
+#[test]
+fn a_full_disk_at_the_end() {
+    let snapshot = on_a_small_disk("fills", "cat /dev/zero >>", "memscope: cannot write ");
+    let process = &snapshot.processes[0];
+    let reason = process.incomplete_reason.clone().unwrap_or_default();
+    assert!(
+        !process.complete && reason.starts_with("the end of the recording is missing: it waits in /"),
+        "{reason}"
+    );
+    let snapshot = on_a_small_disk("fills", "rm", "memscope: cannot write ");
+    let process = &snapshot.processes[0];
+    assert_eq!((process.complete, process.sized(40).len(), process.stats.lost_events), (true, 500 + 5_000, 0));
+}
+
+/// Of a recording on a disk of 64 KiB that the program's file shares; `between` is done to that before it is analysed.
+#[track_caller]
+fn on_a_small_disk(case: &str, between: &str, said: &str) -> Snapshot {
     needs_root();
     let folder = folder();
     let (disk, json) = (folder.path().join("disk"), folder.path().join("out.json"));
     fs::create_dir(&disk).expect("made");
     let script = format!(
-        "mount -t tmpfs -o size=64k none {disk}; s=0; {cli} run --quiet --export none -o {disk}/rec {program} grows || s=$?; echo status $s; \
-         {cli} analyze {disk}/rec {json}",
+        "mount -t tmpfs -o size=64k none {disk}; mount -t tmpfs none /dev/shm; s=0
+        {cli} run --quiet --export none -o {disk}/rec {program} {case} {disk}/file || s=$?; echo status $s
+        {between} {disk}/file 2>&- || true; {cli} analyze {disk}/rec {json}",
         disk = disk.display(),
         cli = artifacts::cli().display(),
         program = the_program().display(),
@@ -405,11 +431,8 @@ fn a_full_disk() {
     );
     let ran = in_own_mounts(&script).run().success();
     assert_eq!(ran.out(), "worked\nstatus 7\n", "{}", ran.tail());
-    let snapshot = Snapshot::load(&json);
-    let process = &snapshot.processes[0];
-    let reason = process.incomplete_reason.clone().unwrap_or_default();
-    assert_eq!((process.complete, reason.as_str()), (false, "no space was left for the recording"));
-    assert!(process.stats.total_allocations > 5_000 && process.stats.lost_events > 0);
+    assert!(ran.err().starts_with(said), "{}", ran.tail());
+    Snapshot::load(&json)
 }
 
 /// No `/dev/shm`, or a tiny one: the spool lies beside the trace, or some of it in the process's own memory.

@@ -5,6 +5,7 @@ pub mod json;
 pub mod traces;
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -89,7 +90,13 @@ pub fn unreadable(error: &analysis::Error) -> Error {
 pub fn unreadable_trace(error: &TraceError) -> Error {
     match error {
         TraceError::Io { what, path, error } => {
-            Error::failed(format!("cannot {what} {}", path.display()), describe(error))
+            let failed = Error::failed(format!("cannot {what} {}", path.display()), describe(error));
+            match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    failed.remedy("make room and analyze it again: what is missing waits in shared memory")
+                }
+                _ => failed,
+            }
         }
         TraceError::NotATrace(path) => Error::failed(path.display(), "it is not a memscope trace"),
         TraceError::Version(path, version) => Error::failed(

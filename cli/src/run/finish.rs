@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::exit_codes::ExitCode;
 use crate::export::{Done, Plan, export};
 use crate::handoff;
-use crate::input::Input;
+use crate::input::{Input, unreadable_trace};
 use crate::output::{say, say_error};
 use crate::report::{format, summary};
 
@@ -30,7 +30,7 @@ const REPORT: &str = "report.html";
 
 /// Makes of the recording what was asked for; gives the status to end with.
 pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
-    let mut running = complete_traces(ended);
+    let mut running = complete_traces(ended, args.export.json() || args.export.html());
     ended.spools.remove_orphans();
     ended.directory.release(!running.is_empty());
     let exported = make_exports(args, ended);
@@ -57,17 +57,18 @@ pub fn finish(args: &RunArgs, ended: &Ended, library: Library) -> ExitCode {
     }
 }
 
-/// Completes the traces of all processes that have ended; gives those that have not.
-fn complete_traces(ended: &Ended) -> Vec<u32> {
+/// Completes the traces of all processes that have ended; gives those that have not. `will_be_read`: the recording is exported.
+fn complete_traces(ended: &Ended, will_be_read: bool) -> Vec<u32> {
     let mut running = Vec::new();
     adopt_drafts(ended.directory.path());
     for trace in traces(ended.directory.path()) {
-        // What else is wrong with it is said when it is read.
         match complete(&trace, &ending_of(&trace, ended)) {
             Err(TraceError::Running(_, pid)) => running.push(pid),
             Ok(Outcome::Completed { end, .. }) if end.kind == EndKind::Exec => {
                 running.extend(lives_on(&trace))
             }
+            // What else is wrong is said when it is read.
+            Err(error @ TraceError::Io { .. }) if !will_be_read => say_error(&unreadable_trace(&error)),
             _ => {}
         }
     }

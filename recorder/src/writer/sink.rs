@@ -43,7 +43,8 @@ pub struct Sink {
     caught_up: bool,
     memory: Vec<MemorySample>,
     last_rss: u64,
-    failed: bool,
+    /// Why nothing is written any more.
+    failed: Option<Errno>,
     /// Blocks that a model's writer has taken: stream, position, words.
     #[cfg(loom)]
     pub taken: Vec<(u32, u64, Vec<u64>)>,
@@ -89,7 +90,7 @@ impl Sink {
             caught_up: false,
             memory: Vec::new(),
             last_rss: 0,
-            failed: false,
+            failed: None,
             #[cfg(loom)]
             taken: Vec::new(),
         };
@@ -138,14 +139,14 @@ impl Sink {
     /// True once a write has failed: nothing is written any more.
     #[must_use]
     pub const fn failed(&self) -> bool {
-        self.failed
+        self.failed.is_some()
     }
 
     /// Appends what `out` holds.
     fn append(&mut self) -> Result<(), Errno> {
-        let result = self.write_out();
+        let result = self.failed.map_or_else(|| self.write_out(), Err);
         self.out.clear();
-        self.failed |= result.is_err();
+        self.failed = result.err();
         result
     }
 
@@ -155,6 +156,10 @@ impl Sink {
         }
         let file = self.open()?;
         let result = file.write_at(&self.out, self.offset);
+        if result.is_err() {
+            // Completion follows whole frames with its own.
+            let _ = file.set_len(self.offset);
+        }
         self.keep(file);
         result?;
         self.offset += self.out.len() as u64;
@@ -401,7 +406,7 @@ impl Sink {
             caught_up: false,
             memory: Vec::new(),
             last_rss: 0,
-            failed: false,
+            failed: None,
             taken: Vec::new(),
         }
     }

@@ -1,5 +1,9 @@
 //! What a recording lacks, and since when.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use super::cursor::Failure;
 use crate::trace::{DamageKind, FrameInfo, TraceFile};
 
@@ -49,9 +53,7 @@ pub fn of_trace(trace: &TraceFile, failures: &[Failure], running: bool) -> Losse
             let since = end.incomplete_since.unwrap_or(end.stamp);
             reason.split("; ").for_each(|reason| losses.add(reason.to_owned(), since));
         }
-        None if !running => {
-            losses.add("the end of the recording is missing".into(), last_stamp(trace.frames()))
-        }
+        None if !running => losses.add(missing_end(trace), last_stamp(trace.frames())),
         _ => {}
     }
     damages(trace, running, &mut losses);
@@ -61,6 +63,16 @@ pub fn of_trace(trace: &TraceFile, failures: &[Failure], running: bool) -> Losse
     }
     missing_records(trace, &mut losses);
     losses
+}
+
+/// Why a trace has no end; it may come yet.
+fn missing_end(trace: &TraceFile) -> String {
+    let text = "the end of the recording is missing";
+    let spool = trace.process().map(|process| Path::new(OsStr::from_bytes(&process.spool)));
+    match spool.filter(|spool| spool.is_absolute() && spool.exists()) {
+        Some(spool) => format!("{text}: it waits in {}", spool.display()),
+        None => text.into(),
+    }
 }
 
 /// Last stamp in any of `frames`.

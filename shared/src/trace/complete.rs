@@ -248,7 +248,10 @@ impl Job<'_> {
         let mut closing = Vec::new();
         meta::write_clock(&mut closing, sample.as_slice());
         meta::write_end(&mut closing, &end);
-        self.append(&closing, &mut at)?;
+        if let Err(error) = self.append(&closing, &mut at) {
+            let _ = self.file.set_len(at);
+            return Err(error);
+        }
         notes.iter().for_each(|(pid, text)| self.leave_note(*pid, text));
         if let Some(spool) = &spool {
             remove_spool(&self.process, spool);
@@ -377,11 +380,14 @@ impl Job<'_> {
                 false
             }
         });
+        if failed.is_some() {
+            // Part of a frame may stand behind what was written.
+            self.file.set_len(*at).map_err(|error| io_error("cut", self.path, error))?;
+        }
         match failed {
             // A recording that a full disk has ended gets its end, for which there is room once what did not fit is cut off. One that
             // was whole waits until there is room.
             Some(error) if is_full(&error) && EndReason::from_word(spool.header().end_reason).is_some() => {
-                self.file.set_len(*at).map_err(|error| io_error("cut", self.path, error))?;
                 result.map_err(|error| io_error("read", spool_path(&self.process), error))
             }
             Some(error) => Err(error),

@@ -224,7 +224,10 @@ int main(int argc, char **argv) {
     else if is("file_size") { limit(RLIMIT_FSIZE, 0); work(); }
     else if is("file_size_small") { limit(RLIMIT_FSIZE, 100000); work(); rounds(400000); }
     else if is("deleted") { rounds(ROUNDS); empty_and_remove(where); work(); usleep(300000); rounds(ROUNDS); }
-    else if is("grows") { work(); for (int i = 0; i < 50000; i++) must(malloc(24 + (size_t)(i * 7919) % 4096)); }
+    /* More than all the buffers hold. */
+    else if is("grows") { work(); for (int i = 0; i < 50000; i++) must(malloc(24 + (size_t)(i * 7919) % 4096)); rounds(1000000); }
+    /* Less than one. */
+    else if is("fills") { int fd = open(where, O_WRONLY | O_CREAT | O_TRUNC, 0600); must(fd >= 0); while (write(fd, where, 1) == 1) {} close(fd); rounds(500); say("worked\n"); }
     else if is("little_stack") { with_little_stack(); work(); }
     else if is("little_signal_stack") { on_little_signal_stack(); work(); }
     else return 92;
