@@ -15,6 +15,7 @@ mod names;
 mod programs;
 mod real;
 mod sandbox;
+mod stacks;
 mod unwinder;
 
 use memscope_recorder::heap::OwnHeap;

@@ -12,7 +12,7 @@
 //! The functions that start programs need none of that: their stub jumps, or, where the arguments have no fixed number,
 //! puts those of the registers into memory.
 
-use crate::{c, cxx, leaving, programs};
+use crate::{c, cxx, leaving, programs, stacks};
 use core::arch::naked_asm;
 use core::sync::atomic::AtomicUsize;
 
@@ -166,6 +166,10 @@ hooks! {
     Setrlimit64 "setrlimit64" (plain) => leaving::setrlimit64;
     Prlimit "prlimit" (plain) => leaving::prlimit;
     Prlimit64 "prlimit64" (plain) => leaving::prlimit64;
+
+    PthreadAttrSetstack "pthread_attr_setstack" (plain) => stacks::pthread_attr_setstack;
+    PthreadAttrSetstackaddr "pthread_attr_setstackaddr" (plain) => stacks::pthread_attr_setstackaddr;
+    PthreadAttrSetguardsize "pthread_attr_setguardsize" (plain) => stacks::pthread_attr_setguardsize;
 }
 
 impl Hook {

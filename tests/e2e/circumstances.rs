@@ -410,7 +410,10 @@ fn a_full_disk_at_the_end() {
     );
     let snapshot = on_a_small_disk("fills", "rm", "memscope: cannot write ");
     let process = &snapshot.processes[0];
-    assert_eq!((process.complete, process.sized(40).len(), process.stats.lost_events), (true, 500 + 5_000, 0));
+    assert_eq!(
+        (process.complete, process.sized(40).len(), process.stats.lost_events),
+        (true, 500 + 5_000, 0)
+    );
 }
 
 /// Of a recording on a disk of 64 KiB that the program's file shares; `between` is done to that before it is analysed.

@@ -333,7 +333,7 @@ fn what_a_wrong_frame_pointer_has_led_to_may_go() {
     let process = recorded.process();
     for (size, frames, guessed) in [(10007, 2, true), (10009, 1, false), (10037, 1, false)] {
         let blocks = process.sized(size);
-        assert_eq!(blocks.len(), 8, "of {size} bytes, in two threads");
+        assert_eq!(blocks.len(), 12, "of {size} bytes, in three threads");
         for block in blocks {
             let (names, stack) = (process.names(block), process.stack(block));
             assert_eq!(

@@ -88,12 +88,18 @@ pub fn tid() -> u32 {
     unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
+/// Whether the calling thread is the one that the process began with.
+#[must_use]
+pub fn is_first_thread() -> bool {
+    tid() == pid()
+}
+
 /// An address at the upper end of the calling thread's own stack: all of the stack's frames lie below it, and everything
 /// between is the stack's. Threads have their control block there. What the kernel gives the first thread lies above its
 /// frames. (A thread that has forked is its child's first one: that is told an address that its stack doesn't lead to.)
 #[must_use]
 pub fn stack_top() -> usize {
-    if tid() == pid() {
+    if is_first_thread() {
         // SAFETY: takes a number; that there is such an entry every Linux sees to.
         return unsafe { libc::getauxval(libc::AT_RANDOM) } as usize & !7;
     }

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #define BYTES (64 << 10)
+#define THREAD (1 << 20)
 
 /* malloc(size) on the stack that ends at `top`, with this rbp. */
 void *allocate_with(char *top, void *rbp, size_t size);
@@ -34,9 +35,9 @@ static void several(char *stack, void *rbp, size_t size) {
     for (int i = 0; i < 4; i++) free(allocate_with(stack + BYTES - 64, rbp, size));
 }
 
-static void *rounds(void *unused) {
-    char *stack = mmap(NULL, 2 * BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (stack == MAP_FAILED) abort();
+/* In two times BYTES of memory at `memory`. */
+static void *rounds(void *memory) {
+    char *stack = memory;
     void **above = (void **)(stack + BYTES + 256);
     above[1] = (char *)_start + 10;
     several(stack, above, 10007);
@@ -46,14 +47,30 @@ static void *rounds(void *unused) {
     if (mmap(stack + BYTES, BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) abort();
     several(stack, above, 10037);
     munmap(stack, 2 * BYTES);
-    return unused;
+    return NULL;
+}
+
+static char *memory_of(size_t bytes) {
+    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) abort();
+    return memory;
+}
+
+static void in_thread(pthread_attr_t *attributes, char *memory) {
+    pthread_t thread;
+    if (pthread_create(&thread, attributes, rounds, memory) != 0) abort();
+    pthread_join(thread, NULL);
 }
 
 int main(void) {
-    rounds(NULL);
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, rounds, NULL) != 0) return 1;
-    pthread_join(thread, NULL);
+    rounds(memory_of(2 * BYTES));
+    in_thread(NULL, memory_of(2 * BYTES));
+    /* Right below the stack of a thread, which has no guard page. */
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    char *memory = memory_of(2 * BYTES + THREAD);
+    if (pthread_attr_setstack(&attributes, memory + 2 * BYTES, THREAD) != 0) abort();
+    in_thread(&attributes, memory);
     puts("done");
     return 0;
 }

@@ -9,7 +9,9 @@
 //!
 //! It lies below a known place ([`crate::sys::process::stack_top`]) without a gap, and stays where it is as long as the
 //! thread runs. So what is readable from an rsp on it up to that place is asked for once ([`Own`]), and stays true
-//! whatever the program maps and unmaps. Nothing above is ever read.
+//! whatever the program maps and unmaps. Nothing above is ever read. Below it lies a guard page, where asking ends; once the program
+//! has asked for stacks that have none ([`may_lack_guards`]), the new threads' are treated as other stacks are: a coroutine's could lie
+//! right below, and go again.
 //!
 //! # Other stacks
 //!
@@ -21,10 +23,23 @@
 
 use crate::sys::memory::{self, PAGE};
 use crate::sys::process;
-use core::sync::atomic::{Ordering, compiler_fence};
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 /// Longest stack that is asked about at once. A frame larger than that is not believed.
 const FAR: usize = 64 << 20;
+
+/// Whether threads that begin now may have a stack without a guard page.
+static UNGUARDED: AtomicBool = AtomicBool::new(false);
+
+/// The program makes, or may make, stacks without guard pages for threads that it starts from now on.
+pub fn may_lack_guards() {
+    UNGUARDED.store(true, Ordering::Relaxed);
+}
+
+/// Where the calling thread's own stack ends; 0 where nobody knows where it begins. The kernel guards the first thread's.
+fn own_top() -> usize {
+    if UNGUARDED.load(Ordering::Relaxed) && !process::is_first_thread() { 0 } else { process::stack_top() }
+}
 
 /// A range of readable memory around rsp; zero bytes are an empty one of a thread whose own stack is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,14 +90,14 @@ impl Own {
 impl Bounds {
     /// Finds out where the calling thread's own stack ends.
     pub fn know_own(&mut self) {
-        let top = process::stack_top();
+        let top = own_top();
         *self = Self { start: 0, end: 0, own: Own { low: top, top, pause: 0 } };
     }
 
     /// Whether the calling thread is the one whose stack is known.
     #[must_use]
     pub fn is_of_thread(&self) -> bool {
-        self.own.top == process::stack_top()
+        self.own.top == own_top()
     }
 
     /// Whether the range is the thread's own stack: what was read in it can be read as long as rsp is there.
