@@ -145,8 +145,7 @@ fn no_room_at_all() {
     assert!(program.reason.contains("file size limit"), "{}", program.reason);
 }
 
-/// A limit of open files that memscope-cli can't raise, either: five are enough for a tree and both exports, with four it says what is
-/// needed.
+/// A limit of open files that memscope-cli can't raise, either: four are enough for a tree and both exports.
 #[test]
 fn a_hard_limit_of_open_files() {
     let folder = memscope_tests::TempDir::new().expect("a folder");
@@ -162,15 +161,19 @@ fn a_hard_limit_of_open_files() {
         let command = Cmd::new([python.as_str(), "-S", "-c", &code]).arg(artifacts::cli());
         command.args(words).arg(script).dir(folder.path()).run()
     };
-    let ran = run(4);
-    assert_eq!((ran.code(), ran.out().as_str(), ran.err().lines().count()), (125, "", 1), "{}", ran.tail());
-    assert!(ran.err().contains("ulimit -n"), "{}", ran.err());
-    let ran = run(5);
-    assert_eq!((ran.code(), ran.out().as_str(), ran.err().as_str()), (3, "one\ntwo\n", ""));
-    let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
-    assert!(snapshot.complete && snapshot.processes.len() == 3, "{:?}", snapshot.incomplete_reason);
-    let named =
-        |process: &memscope_tests::Process| process.frames.iter().any(|frame| frame.function.is_some());
-    assert!(snapshot.processes.iter().all(named));
-    assert!(folder.path().join("rec/report.html").exists());
+    for most in [4, 5] {
+        let ran = run(most);
+        assert_eq!((ran.code(), ran.out().as_str(), ran.err().as_str()), (3, "one\ntwo\n", ""), "{most}");
+        let snapshot = Snapshot::load(&folder.path().join("rec/snapshot.json"));
+        assert!(
+            snapshot.complete && snapshot.processes.len() == 3,
+            "{most}: {:?}",
+            snapshot.incomplete_reason
+        );
+        let named =
+            |process: &memscope_tests::Process| process.frames.iter().any(|frame| frame.function.is_some());
+        assert!(snapshot.processes.iter().all(named), "{most}");
+        assert!(folder.path().join("rec/report.html").exists());
+        std::fs::remove_dir_all(folder.path().join("rec")).expect("removed");
+    }
 }

@@ -1,20 +1,12 @@
-//! The program's process: made first, named after, and let go when its recording has a place.
-//!
-//! ```text
-//! us      fork ──────────────── make the directory ── write its path, shut ───── read the error
-//!           \                                           |                          ^
-//! child      wait for the path ─────────────────────────+─ execve ── (fails) ──────+
-//! ```
-//!
-//! Both go over one pair of sockets: where few files may be open, each one counts. The default directory carries the program's process id, and has to exist before the program runs.
+//! The program's process: made first, named after, and let go when its recording has a place: the default directory carries the
+//! program's process id, and has to exist before the program runs. How the two talk meanwhile: [`super::gate`].
 
 use std::ffi::{CStr, CString, c_char};
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::ptr;
 
+use super::gate::Gate;
 use super::limits::OpenFiles;
 use super::signals::Signals;
 use super::{environment, inherited};
@@ -35,22 +27,17 @@ pub struct Plan {
 /// A child that waits to become the program. Dropped, it ends.
 pub struct Waiting {
     pid: i32,
-    /// The child waits for the path at the other end. An error comes from there, or its end when the program runs.
-    gate: UnixStream,
+    gate: Gate,
 }
 
 impl Waiting {
     /// Makes the child.
     pub fn start(plan: &Plan, signals: &Signals) -> io::Result<Self> {
-        let (gate, childs) = UnixStream::pair()?;
+        let gate = Gate::new()?;
         // SAFETY: this process has one thread, so the child may use all of Rust. It never returns from here.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => {
-                // Our own end: with it open, the child would wait for itself.
-                drop(gate);
-                become_the_program(plan, signals, childs)
-            }
+            0 => become_the_program(plan, signals, &gate),
             pid => Ok(Self { pid, gate }),
         }
     }
@@ -62,26 +49,24 @@ impl Waiting {
 
     /// Lets the child become the program, which records into this directory.
     pub fn go(self, directory: &Path) -> io::Result<()> {
-        let Self { pid, mut gate } = self;
-        let path = directory.as_os_str().as_encoded_bytes();
-        // The NUL behind it says that it is whole. A child that died is noticed below.
-        let _ = gate.write_all(&[path, b"\0"].concat());
-        let _ = gate.shutdown(Shutdown::Write);
-        let mut number = [0; 4];
-        match gate.read_exact(&mut number) {
-            // The other end is closed: `execve` did that.
-            Err(_) => Ok(()),
-            Ok(()) => {
-                reap(pid);
-                Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number)))
-            }
-        }
+        let opened = self.gate.open(directory.as_os_str().as_encoded_bytes(), || lives(self.pid));
+        opened.inspect_err(|_| reap(self.pid))
     }
 
     /// Lets the child end without having become anything.
     pub fn cancel(self) {
-        drop(self.gate);
+        let _ = self.gate.open(b"", || lives(self.pid));
         reap(self.pid);
+    }
+}
+
+/// Whether a child has not ended yet; its end can still be waited for.
+fn lives(pid: i32) -> bool {
+    let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is ours to be written, and zeros are one that says nothing.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, pid.cast_unsigned(), &raw mut info, how) == 0 && info.si_pid() == 0
     }
 }
 
@@ -95,21 +80,12 @@ fn reap(pid: i32) {
 }
 
 /// The child's way. Ends in the program, or in an error that is told to the parent.
-fn become_the_program(plan: &Plan, signals: &Signals, mut gate: UnixStream) -> ! {
-    if let Some(output) = directory_from(&mut gate) {
-        let error = execute(plan, &output, signals);
-        let number = error.raw_os_error().unwrap_or(libc::EINVAL);
-        let _ = gate.write_all(&number.to_ne_bytes());
+fn become_the_program(plan: &Plan, signals: &Signals, gate: &Gate) -> ! {
+    if let Some(output) = gate.wait_for_path().and_then(|path| environment::output(&path)) {
+        gate.fail(&execute(plan, &output, signals));
     }
     // SAFETY: ends this process at once; handlers of the parent's are not to run here.
     unsafe { libc::_exit(127) }
-}
-
-/// Waits for the path; `None` when there is nothing to be run any more.
-fn directory_from(gate: &mut UnixStream) -> Option<[CString; 2]> {
-    let mut path = Vec::new();
-    gate.read_to_end(&mut path).ok()?;
-    environment::output(path.strip_suffix(b"\0")?)
 }
 
 /// Returns only with an error.

@@ -4,6 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that we may have open at once.
 const NEEDED: u64 = 1024;
+/// Fewer than these are hardly enough, with three of them standard streams.
+const FEW: u64 = 8;
 
 /// The limit of open files.
 #[derive(Debug)]
@@ -32,6 +34,14 @@ impl OpenFiles {
         if let Some(before) = self.before {
             // To lower a limit is always allowed.
             let _ = setrlimit(Resource::Nofile, before);
+        }
+    }
+
+    /// Gives up standard input, which was the program's, where few files are allowed. It has ended.
+    pub fn make_room() {
+        if getrlimit(Resource::Nofile).current.is_some_and(|most| most < FEW) {
+            // SAFETY: nothing of ours reads from it.
+            unsafe { libc::close(libc::STDIN_FILENO) };
         }
     }
 }

@@ -10,6 +10,7 @@ mod directory;
 mod drain;
 mod environment;
 mod finish;
+mod gate;
 mod inherited;
 mod limits;
 mod proc;
@@ -76,12 +77,10 @@ fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
     let waiting = match Waiting::start(plan, &signals) {
         Ok(waiting) => waiting,
         Err(error) => {
-            let remedy = match error.raw_os_error() {
-                Some(libc::EMFILE) => "allow at least 5 open files (`ulimit -n`)",
-                _ => "check the limits of processes and memory",
-            };
             let why = format!("no process can be made: {}", describe(&error));
-            return Err(Error::failed(command.display(), why).remedy(remedy));
+            return Err(
+                Error::failed(command.display(), why).remedy("check the limits of processes and memory")
+            );
         }
     };
     let pid = waiting.pid();
@@ -113,6 +112,7 @@ fn record(args: &RunArgs, command: &OsStr, plan: &Plan) -> Result<Ended> {
     draining.into_iter().for_each(Draining::stop);
     // From here on we may be interrupted: what was recorded stays.
     signals.go_on_alone();
+    OpenFiles::make_room();
     let (others, spools) = witness.map(Witness::seen).unwrap_or_default();
     Ok(Ended { directory, pid, ending, seen_ns, others, spools })
 }
