@@ -64,3 +64,20 @@ fn a_block_that_is_handed_on_inside_the_call() {
         assert!(first.timestamp_dealloc <= Some(second.timestamp_alloc), "{how}: {first:?}\n{second:?}");
     }
 }
+
+/// Calls that were left by longjmp, in any place of the stack, don't hide the next ones.
+#[test]
+fn calls_that_were_jumped_out_of() {
+    use memscope_tests::Record;
+
+    for flags in [["-O2", "-rdynamic"], ["-O0", "-rdynamic"]] {
+        let allocator = program::c_library("bump", &[]);
+        let recorded = Record::new([program::c("jumps_out", &flags)]).env("LD_PRELOAD", &allocator).success();
+        assert_eq!(recorded.ran.stdout, b"done\n");
+        let process = recorded.process();
+        for round in 0..72 {
+            assert_eq!(process.one_sized(2000 + round).freed_by, "free", "{flags:?}");
+        }
+        assert_eq!((process.stats.unknown_frees, process.stats.lost_events), (0, 0));
+    }
+}

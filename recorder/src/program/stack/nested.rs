@@ -42,13 +42,26 @@ struct Inside {
 impl Inside {
     /// Whether a pc lies in the allocator, in libraries that it may use, or in our hook.
     fn has(&self, pc: usize) -> bool {
-        let module = |address| modules::find(address, None).map(|(module, _)| module.start);
         let libc = libc::gnu_get_libc_version as *const () as usize;
-        let hook = classify_nested as unsafe fn(Entry, usize, usize) -> Nested as usize;
         let found = module(pc);
         super::is_loader(pc)
-            || found.is_some() && [self.operator, libc, hook].into_iter().any(|known| module(known) == found)
+            || found.is_some()
+                && [self.operator, libc, hook()].into_iter().any(|known| module(known) == found)
     }
+}
+
+fn module(address: usize) -> Option<usize> {
+    modules::find(address, None).map(|(module, _)| module.start)
+}
+
+/// An address in the module of our hooks.
+fn hook() -> usize {
+    classify_nested as unsafe fn(Entry, usize, usize) -> Nested as usize
+}
+
+/// Whether a frame may be a hook's. Once one was left by longjmp, any other function may have been called from where it had been.
+fn can_be_hook(pc: usize) -> bool {
+    module(hook()).is_none_or(|ours| module(pc) == Some(ours))
 }
 
 /// Classifies a nested call. `outer_sp` is the [`Entry::sp`] of the outer hook, and `operator` the function that it has called
@@ -75,7 +88,9 @@ pub unsafe fn classify_nested(entry: Entry, outer_sp: usize, operator: usize) ->
         signal |= rule.kind() == Kind::Signal;
         called_out |= inside.as_ref().is_some_and(|inside| !inside.has(frame.rule_address()));
         match frame.step(rule, &mut bounds, find) {
-            Step::Caller(caller) if caller.sp == outer_sp.wrapping_add(8) => {
+            Step::Caller(caller)
+                if caller.sp == outer_sp.wrapping_add(8) && can_be_hook(frame.rule_address()) =>
+            {
                 return match (signal, called_out) {
                     (true, _) => Nested::Signal,
                     (false, true) => Nested::CalledOut,
