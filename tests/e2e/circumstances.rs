@@ -416,6 +416,14 @@ fn a_full_disk_at_the_end() {
     );
 }
 
+/// A program that is started when there is no room is listed, if only by its number.
+#[test]
+fn a_full_disk_when_a_program_is_started() {
+    let snapshot = on_a_small_disk("fills_and_starts", "true", "memscope: not recording: cannot write into ");
+    assert_eq!((snapshot.processes.len(), snapshot.unrecorded.len()), (1, 1));
+    assert!(snapshot.unrecorded[0].reason.contains("no space"), "{:?}", snapshot.unrecorded[0]);
+}
+
 /// Of a recording on a disk of 64 KiB that the program's file shares; `between` is done to that before it is analysed.
 #[track_caller]
 fn on_a_small_disk(case: &str, between: &str, said: &str) -> Snapshot {

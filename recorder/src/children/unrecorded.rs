@@ -96,12 +96,12 @@ impl Listing {
                 Ok(file) if file.write_at(text, 0).is_ok() => {
                     return Some(Note::File(directory, pid, number));
                 }
-                Ok(_) => {
-                    let _ = file::remove(path);
-                    return None;
-                }
                 Err(Errno::EEXIST) => {}
-                Err(_) => return notes::leave(pid, text).map(Note::Spool),
+                made => {
+                    // A file without room for its text.
+                    let _ = made.map(|_| file::remove(path));
+                    return notes::leave(pid, text).map(Note::Spool);
+                }
             }
         }
         None

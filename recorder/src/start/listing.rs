@@ -8,6 +8,7 @@ use super::settings::Settings;
 use crate::spool::notes;
 use crate::sys::file::{self, File};
 use crate::sys::{Errno, process, time};
+use core::ffi::CStr;
 
 /// Names that are tried.
 const NUMBERS: u32 = 10_000;
@@ -35,17 +36,25 @@ pub fn list(settings: &Settings, why: &str) {
     if !file::accessible(&directory.mark(), libc::F_OK) {
         return;
     }
-    let _ = make_file(&directory, process::pid(), &text(process::parent_pid(), why));
+    // On a full disk an empty file says that much.
+    let _ =
+        make_file(&directory, process::pid(), &text(process::parent_pid(), why), |file, _| file.set_len(0));
 }
 
-/// Makes a file of a note. One that is there already with the same text was made by somebody who was interrupted.
-fn make_file(directory: &Directory, pid: u32, text: &[u8]) -> Result<(), Errno> {
+/// Makes a file of a note, and does that with one which the text can't be written into. One that is there already with the same text
+/// was made by somebody who was interrupted.
+fn make_file(
+    directory: &Directory,
+    pid: u32,
+    text: &[u8],
+    unwritten: impl Fn(&File, &CStr) -> Result<(), Errno>,
+) -> Result<(), Errno> {
     for number in 0..NUMBERS {
         let path = directory.file(&format!("{pid}-{number}.unrecorded"));
         match File::open(&path, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, 0o600) {
             Ok(file) => {
                 return file.write_at(text, 0).inspect_err(|_| {
-                    let _ = file::remove(&path);
+                    let _ = unwritten(&file, &path);
                 });
             }
             Err(Errno::EEXIST) => {
@@ -60,10 +69,14 @@ fn make_file(directory: &Directory, pid: u32, text: &[u8]) -> Result<(), Errno> 
     Err(Errno::EEXIST)
 }
 
+fn removed(_: &File, path: &CStr) -> Result<(), Errno> {
+    file::remove(path)
+}
+
 /// Makes files of the notes that were left in this process's spool by now; false where that fails.
 #[must_use]
 pub fn make_files(directory: &Directory) -> bool {
-    notes::all().all(|(_, pid, text)| make_file(directory, pid, text).is_ok())
+    notes::all().all(|(_, pid, text)| make_file(directory, pid, text, removed).is_ok())
 }
 
 /// The same for those that came since, after which there is no way to leave one.
@@ -71,7 +84,7 @@ pub fn make_last_files(directory: &Directory) {
     notes::close();
     for (kept, pid, text) in notes::all() {
         if kept.take() {
-            let _ = make_file(directory, pid, text);
+            let _ = make_file(directory, pid, text, removed);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Programs that were started but could not be recorded: the notes about them beside the traces.
 //!
 //! `PID-N.unrecorded` holds strings, each with a NUL behind it: the parent's process id, the time in ns since the Unix
-//! epoch, why, the path of the image, and the arguments.
+//! epoch, why, the path of the image, and the arguments. An empty one is all that a full disk has taken.
 
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use crate::model::Unrecorded;
 
@@ -24,12 +25,22 @@ fn note_at(path: &Path) -> Option<Unrecorded> {
     let name = path.file_name()?.to_str()?.strip_suffix(".unrecorded")?;
     let (pid, number) = name.split_once('-')?;
     let (pid, _) = (pid.parse().ok()?, number.parse::<u32>().ok()?);
-    if !fs::symlink_metadata(path).ok()?.is_file() {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if !metadata.is_file() {
         return None;
+    }
+    if metadata.len() == 0 {
+        let made = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        return Some(of_number(pid, made.as_nanos() as u64));
     }
     let mut text = Vec::new();
     fs::File::open(path).ok()?.take(MOST).read_to_end(&mut text).ok()?;
     parse(pid, &text)
+}
+
+fn of_number(pid: u32, start_time: u64) -> Unrecorded {
+    let reason = "no space was left, not even for its name".into();
+    Unrecorded { pid, parent_pid: 0, start_time, reason, exe: "unknown".into(), args: Vec::new() }
 }
 
 fn parse(pid: u32, text: &[u8]) -> Option<Unrecorded> {
@@ -61,11 +72,12 @@ mod tests {
         write("9-2.unrecorded", b"");
         write("9-0.trace", b"7\x00100\0why\0\0");
         let notes = notes_in(dir.path());
-        let [first, second] = &notes[..] else { panic!("{notes:?}") };
+        let [first, second, empty] = &notes[..] else { panic!("{notes:?}") };
         assert_eq!((first.pid, first.parent_pid, first.exe.as_str()), (9, 7, ""));
         assert!(first.args.is_empty());
         assert_eq!((second.pid, second.start_time, second.exe.as_str()), (7, 200, "/bin/a b"));
         assert_eq!(second.args, ["a", "", "\u{fffd}"]);
         assert_eq!(second.reason, "it is statically linked");
+        assert!(empty.pid == 9 && empty.start_time > 200 && empty.reason.contains("no space"), "{empty:?}");
     }
 }

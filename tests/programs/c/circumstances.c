@@ -164,6 +164,13 @@ static void empty_and_remove(const char *folder) {
     must(!rmdir(folder));
 }
 
+static void fill(const char *path) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    must(fd >= 0);
+    while (write(fd, path, 1) == 1) {}
+    close(fd);
+}
+
 int main(int argc, char **argv) {
     const char *how = argc > 1 ? argv[1] : "nothing", *where = argc > 2 ? argv[2] : ".";
     int status = 7;
@@ -227,7 +234,8 @@ int main(int argc, char **argv) {
     /* More than all the buffers hold. */
     else if is("grows") { work(); for (int i = 0; i < 50000; i++) must(malloc(24 + (size_t)(i * 7919) % 4096)); rounds(1000000); }
     /* Less than one. */
-    else if is("fills") { int fd = open(where, O_WRONLY | O_CREAT | O_TRUNC, 0600); must(fd >= 0); while (write(fd, where, 1) == 1) {} close(fd); rounds(500); say("worked\n"); }
+    else if is("fills") { fill(where); rounds(500); say("worked\n"); }
+    else if is("fills_and_starts") { fill(where); must(!system("exec /bin/true")); must(!unlink(where)); work(); }
     else if is("little_stack") { with_little_stack(); work(); }
     else if is("little_signal_stack") { on_little_signal_stack(); work(); }
     else return 92;
