@@ -69,6 +69,11 @@ fn make_file(
     Err(Errno::EEXIST)
 }
 
+/// An empty file says at least which process it is about.
+fn emptied(file: &File, _: &CStr) -> Result<(), Errno> {
+    file.set_len(0)
+}
+
 fn removed(_: &File, path: &CStr) -> Result<(), Errno> {
     file::remove(path)
 }
@@ -84,7 +89,7 @@ pub fn make_last_files(directory: &Directory) {
     notes::close();
     for (kept, pid, text) in notes::all() {
         if kept.take() {
-            let _ = make_file(directory, pid, text, removed);
+            let _ = make_file(directory, pid, text, emptied);
         }
     }
 }

@@ -290,7 +290,8 @@ impl Job<'_> {
         for number in 0..MOST_NOTES {
             let path = dir.join(format!("{pid}-{number}.unrecorded"));
             match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => return drop(file.write_all_at(text, 0)),
+                // An empty one says at least which process it is about.
+                Ok(file) => return drop(file.write_all_at(text, 0).or_else(|_| file.set_len(0))),
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return,
                 Err(_) if fs::read(&path).is_ok_and(|there| there == text) => return,
                 Err(_) => {}
