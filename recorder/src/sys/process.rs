@@ -143,6 +143,13 @@ pub fn yield_now() {
     let _ = unsafe { syscall(libc::SYS_sched_yield, [0; 6]) };
 }
 
+/// Sleeps for at most a second; less where a signal handler runs.
+fn nap(ns: u64) {
+    let time = [0, ns.min(999_999_999)];
+    // SAFETY: the kernel reads the two words, and writes nothing.
+    let _ = unsafe { syscall(libc::SYS_nanosleep, [time.as_ptr() as usize, 0, 0, 0, 0, 0]) };
+}
+
 /// Turns of a wait for another thread, which may have ended or been stopped in the middle of what is waited for: so the wait ends.
 #[derive(Debug, Default)]
 pub struct Turns {
@@ -158,11 +165,21 @@ impl Turns {
     const MOST_NS: u64 = 200_000_000;
     /// Where no clock can be asked (see [`super::seal`]).
     const MOST_TURNS: u32 = 1 << 28;
+    /// Turns that only give way. Where many threads do that, who is waited for may not get the processor for seconds, so then they sleep.
+    const WAKEFUL: u32 = 8;
+    /// The first sleep, and the longest.
+    const NAP_NS: u64 = 20_000;
+    const LONGEST_NAP_NS: u64 = 1_000_000;
 
     /// Gives the processor to another thread; false where that has lasted too long.
     #[must_use]
     pub fn pass(&mut self) -> bool {
-        yield_now();
+        if cfg!(loom) || self.taken < Self::WAKEFUL {
+            yield_now();
+        } else {
+            let doublings = ((self.taken - Self::WAKEFUL) / 4).min(16);
+            nap((Self::NAP_NS << doublings).min(Self::LONGEST_NAP_NS));
+        }
         if cfg!(loom) {
             return true;
         }
