@@ -12,7 +12,7 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 use crate::sys::signal::Blocked;
 use crate::sys::{seal, time};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, compiler_fence};
 use core::time::Duration;
 use memscope_shared::record::{Module, head, kind};
 use memscope_shared::spool::{EndReason, header};
@@ -63,6 +63,13 @@ pub unsafe fn prepare(state: *mut ThreadState) -> bool {
                     continue;
                 }
                 ThreadState::reset_limit(state);
+                compiler_fence(Ordering::SeqCst);
+                if (*state).abandoned.load(Ordering::Relaxed) != 0 {
+                    // A handler that was let in above has forked: what this hook writes must not go where nobody looks.
+                    ThreadState::abandon(state);
+                    forget(state);
+                    return false;
+                }
                 if !ThreadState::is_due(state) {
                     return true;
                 }
