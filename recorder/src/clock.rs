@@ -59,18 +59,19 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Reads all clocks; of three tries the one in which the stamps before and after lay closest.
+/// Reads all clocks; of three tries the one that took the least time. (A thread may lose the processor between any two readings.)
 #[must_use]
 pub fn sample() -> Sample {
     let mut best = (u64::MAX, Sample::default());
     for _ in 0..3 {
         let before = stamp();
         let monotonic_ns = time::monotonic_ns();
-        let after = stamp();
+        let between = stamp();
         let realtime_ns = time::realtime_ns();
-        let width = after.wrapping_sub(before);
-        if width < best.0 {
-            best = (width, Sample { stamp: before + width / 2, monotonic_ns, realtime_ns });
+        let took = stamp().wrapping_sub(before);
+        if took < best.0 {
+            let stamp = before + between.wrapping_sub(before) / 2;
+            best = (took, Sample { stamp, monotonic_ns, realtime_ns });
         }
     }
     best.1
