@@ -4,10 +4,12 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Longer than the kernel needs to replace a program.
-const EXEC_TIME: Duration = Duration::from_millis(5);
+/// How long the kernel is given to replace a program, and how often we look: where others want the processor, it may be taken away in
+/// the middle of that.
+const EXEC_TIME: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The state letter and the parent of a process.
 fn state_and_parent(pid: i32) -> Option<(char, i32)> {
@@ -39,29 +41,34 @@ pub fn recording_into(directory: &Path, preload: &Path) -> Vec<u32> {
     let library = [b"LD_PRELOAD=", preload.as_os_str().as_bytes(), b"/"].concat();
     let ours = |entry: &[u8]| entry == output || entry.starts_with(&library);
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-    let (mut found, mut changing) = (Vec::new(), Vec::new());
-    for pid in pids {
-        match has_entry(pid, ours) {
-            Some(true) => found.push(pid),
-            Some(false) => {}
-            None => changing.push(pid),
+    let mut unknown: Vec<u32> =
+        processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect();
+    let (mut found, until) = (Vec::new(), Instant::now() + EXEC_TIME);
+    loop {
+        unknown.retain(|pid| {
+            let known = has_entry(*pid, ours);
+            found.extend(known.filter(|has| *has).map(|_| *pid));
+            known.is_none()
+        });
+        if unknown.is_empty() || Instant::now() >= until {
+            return found;
         }
+        thread::sleep(LOOK_AGAIN);
     }
-    if !changing.is_empty() {
-        thread::sleep(EXEC_TIME);
-        found.extend(changing.into_iter().filter(|pid| has_entry(*pid, ours) == Some(true)));
-    }
-    found
 }
 
-/// Whether a process that has not ended was started with such an entry in its environment. `None` where that is empty, as it
-/// reads while `exec` replaces the program.
+/// Whether a process that has not ended was started with such an entry in its environment. `None` while `exec` replaces the program:
+/// then neither environment nor arguments are there.
 fn has_entry(pid: u32, entry: impl Fn(&[u8]) -> bool) -> Option<bool> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    let mut environment = read("environ");
     // The kernel's own threads and the dead have no program.
     if environment.is_empty() && fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
-        return None;
+        if read("cmdline").is_empty() {
+            return None;
+        }
+        // It may only have come since.
+        environment = read("environ");
     }
     Some(environment.split(|byte| *byte == 0).any(entry))
 }
@@ -115,9 +122,9 @@ mod tests {
     fn who_records_where() {
         let place = format!("/nowhere/{}", std::process::id());
         let mut child =
-            Command::new("sleep").arg("10").env("MEMSCOPE_OUTPUT", &place).spawn().expect("sleep");
+            Command::new("sleep").arg("100").env("MEMSCOPE_OUTPUT", &place).spawn().expect("sleep");
         // While a process is being replaced by another program, its environment reads as empty.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while recording_into(Path::new(&place), Path::new("/none")).is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
         }
@@ -134,7 +141,7 @@ mod tests {
         assert!(descends_from(own, own));
         assert!(!descends_from(own, i32::MAX));
         assert!(!descends_from(0, own));
-        let mut child = Command::new("sleep").arg("10").spawn().expect("sleep");
+        let mut child = Command::new("sleep").arg("100").spawn().expect("sleep");
         assert!(descends_from(child.id().cast_signed(), own));
         assert!(!is_stopped(own));
         child.kill().expect("killed");
