@@ -133,15 +133,21 @@ unsafe fn migrate(process: &'static Process, state: *mut ThreadState, old: Buffe
 
 /// Gives a full buffer to the writer; where none lives, writes it. Not where it is that of a parent: `abandoned` says so.
 fn hand_over(process: &'static Process, buffer: Buffer, abandoned: &AtomicU32) {
-    if process.phase() == Phase::Early {
-        let index = process.early_count.fetch_add(1, Ordering::AcqRel);
-        match process.early.get(index) {
-            Some(slot) => slot.store(buffer.address(), Ordering::Release),
-            None => process.early_count.store(EARLY_BUFFERS + 1, Ordering::Release),
-        }
-        return;
+    if process.phase() != Phase::Early || !put_aside(process, buffer) {
+        process.writer.hand_over(process, buffer, abandoned);
     }
-    process.writer.hand_over(process, buffer, abandoned);
+}
+
+/// Keeps a full buffer for the constructor, which writes it ([`crate::writer::drain::early`]); false where that has been meanwhile.
+fn put_aside(process: &Process, buffer: Buffer) -> bool {
+    let index = process.early_count.fetch_add(1, Ordering::AcqRel);
+    let Some(slot) = process.early.get(index) else {
+        process.early_count.store(EARLY_BUFFERS + 1, Ordering::Release);
+        return true;
+    };
+    slot.swap(buffer.address(), Ordering::AcqRel);
+    // Who has looked at the slot before us had set the phase before that.
+    process.phase() == Phase::Early || slot.swap(0, Ordering::AcqRel) == 0
 }
 
 /// From here on no handler forks; `None` where one has, and the calling hook is the parent's.

@@ -287,9 +287,7 @@ fn open(
         process.spool().word(header::PRECEDED).into_iter().for_each(|word| word.set(1));
     }
     process.writer.open(None, Box::new(sink), context.thread);
-    process.set_phase(Phase::Recording);
-    process.spool().take_notes();
-    process.writer.write_early(process);
+    process.writer.begin(process);
     process.writer.let_drainer_come(process);
     Ok(())
 }

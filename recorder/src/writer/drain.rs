@@ -19,6 +19,7 @@ const TURNS_LEFT: usize = 4;
 
 /// The loop of our thread; gives the status to end it with.
 pub fn serve(process: &'static Process, writer: &Writer) -> u32 {
+    writer.runs();
     hold(writer, |sink| {
         if file::own_table(sink.descriptor()) {
             sink.moves_to_own_table();
@@ -133,7 +134,8 @@ fn everything(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bo
 
 /// Writes a batch of what is queued; true where something was.
 pub fn queued(process: &'static Process, writer: &Writer, sink: &mut Sink) -> bool {
-    if sink.failed() {
+    // Threads go on while the process ends, and hand over what comes too late.
+    if sink.failed() || sink.is_finished() {
         return false;
     }
     if writer.left.is_on() {
@@ -223,7 +225,8 @@ fn give_back(process: &Process, buffer: Buffer) {
 
 /// Writes the full buffers of the early phase.
 pub fn early(process: &'static Process, sink: &mut Sink) {
-    let count = process.early_count.swap(0, Ordering::AcqRel);
+    // Not set to 0: a thread that is about to put one aside has its place.
+    let count = process.early_count.fetch_add(0, Ordering::AcqRel);
     for slot in process.early.iter().take(count) {
         // SAFETY: only addresses of buffers (or 0) are stored here.
         if let Some(buffer) = unsafe { Buffer::at(slot.swap(0, Ordering::AcqRel) as *mut u8) } {

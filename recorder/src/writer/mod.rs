@@ -221,9 +221,20 @@ impl Writer {
         let _undisturbed = Blocked::all();
         if self.state.compare_exchange(NONE, STARTING, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             let state = if thread::spawn(process) { RUNNING } else { FORBIDDEN };
-            // The thread may have run and stopped by now.
+            // The thread may have said so itself, and stopped by now.
             let _ = self.state.compare_exchange(STARTING, state, Ordering::AcqRel, Ordering::Relaxed);
         }
+    }
+
+    /// Our thread has begun. Who makes it may be kept from saying so, while others want to know whose the sink is.
+    fn runs(&self) {
+        let _ = self.state.compare_exchange(STARTING, RUNNING, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Waits until it is known whether a thread that is being started lives.
+    fn await_start(&self) {
+        let mut turns = os::Turns::default();
+        while self.state.load(Ordering::Acquire) == STARTING && turns.pass() {}
     }
 
     /// Where no thread of ours lives, writes what is queued; true where something was.
@@ -234,12 +245,23 @@ impl Writer {
         if self.left.is_on() {
             return self.write_left(process);
         }
-        self.hold().is_some_and(|held| drain::queued(process, self, held.sink))
+        self.hold_for_caller().is_some_and(|held| drain::queued(process, self, held.sink))
     }
 
-    /// Writes the early phase's buffers; the constructor calls this before the phase is `Recording`.
-    pub fn write_early(&self, process: &'static Process) {
-        if let Some(held) = self.hold() {
+    /// The sink for a thread of the program: not where our thread lives, or has made the sink its own since that was asked.
+    fn hold_for_caller(&self) -> Option<Held<'_>> {
+        if self.is_running() {
+            return None;
+        }
+        self.hold().filter(|held| !held.sink.is_in_own_table())
+    }
+
+    /// Goes over to recording, and writes the early phase's buffers. Until that is done, nobody writes what threads have filled since.
+    pub fn begin(&self, process: &'static Process) {
+        let held = self.hold();
+        process.set_phase(Phase::Recording);
+        process.spool().take_notes();
+        if let Some(held) = held {
             drain::early(process, held.sink);
         }
     }
@@ -248,21 +270,19 @@ impl Writer {
     pub fn last_look(&self, process: &'static Process, patience: Duration) {
         if self.left.is_on() {
             self.drained_last_look(process, patience);
+        } else if let Some(held) = self.hold_for_caller() {
+            drain::last_look(process, held.sink);
         } else if self.is_running() {
             self.look.store(1, Ordering::SeqCst);
             self.call();
             futex::wait_while(&self.looked, 0, patience);
-        } else if let Some(held) = self.hold() {
-            drain::last_look(process, held.sink);
         }
     }
 
     /// From now on the trace stays open in the program's table, unless our thread has it in its own: it may not be possible to
     /// open it later.
     pub fn keep_open(&self) {
-        if !self.is_running()
-            && let Some(held) = self.hold()
-        {
+        if let Some(held) = self.hold_for_caller() {
             held.sink.keep_open();
         }
     }
@@ -280,6 +300,7 @@ impl Writer {
         if self.state.load(Ordering::Acquire) == NONE {
             self.start(process);
         }
+        self.await_start();
         self.call();
     }
 
@@ -287,6 +308,7 @@ impl Writer {
     pub fn retire(&self, process: &Process, patience: Duration) {
         self.let_drainer_poll(process, true);
         let _ = self.state.compare_exchange(NONE, RETIRED, Ordering::AcqRel, Ordering::Relaxed);
+        self.await_start();
         if self.is_running() {
             self.stop.store(RETIRE, Ordering::SeqCst);
             self.call();

@@ -45,6 +45,8 @@ pub struct Sink {
     last_rss: u64,
     /// Why nothing is written any more.
     failed: Option<Errno>,
+    /// The trace has its end.
+    finished: bool,
     /// Blocks that a model's writer has taken: stream, position, words.
     #[cfg(loom)]
     pub taken: Vec<(u32, u64, Vec<u64>)>,
@@ -91,6 +93,7 @@ impl Sink {
             memory: Vec::new(),
             last_rss: 0,
             failed: None,
+            finished: false,
             #[cfg(loom)]
             taken: Vec::new(),
         };
@@ -134,6 +137,18 @@ impl Sink {
     /// From now on only our thread uses the sink, with a table of descriptors of its own.
     pub const fn moves_to_own_table(&mut self) {
         self.own_table = true;
+    }
+
+    /// True where only our thread may use the sink, or might when it lived.
+    #[must_use]
+    pub const fn is_in_own_table(&self) -> bool {
+        self.own_table
+    }
+
+    /// True once the trace has its end, behind which nothing may follow.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.finished
     }
 
     /// True once a write has failed: nothing is written any more.
@@ -365,6 +380,7 @@ impl Sink {
         let end = end::describe(process, self.encoder.records());
         meta::write_end(&mut self.out, &end);
         self.append()?;
+        self.finished = true;
         process.set_phase(Phase::Finished);
         end::make_last_files_of_notes();
         process.spool().remove();
@@ -407,6 +423,7 @@ impl Sink {
             memory: Vec::new(),
             last_rss: 0,
             failed: None,
+            finished: false,
             taken: Vec::new(),
         }
     }
