@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,37 @@ use memscope_tests::snapshot::Stats;
 use memscope_tests::{Cmd, Record, Snapshot, artifacts, program};
 use serde::Deserialize;
 
+/// When the program is killed: after this time, and once it has told of so many blocks.
+#[derive(Clone, Copy)]
+struct When {
+    wait: Duration,
+    told: usize,
+}
+
+impl When {
+    const fn after(wait: Duration) -> Self {
+        Self { wait, told: 0 }
+    }
+}
+
+/// Bytes that a block is told of by.
+const TELLING: usize = 16;
+
+/// Reads to the end; `so_far` says how much there is by now.
+fn read_all(mut from: impl Read, so_far: &AtomicUsize) -> Vec<u8> {
+    let (mut all, mut part) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = from.read(&mut part) {
+        all.extend_from_slice(&part[..n]);
+        so_far.store(all.len(), Ordering::Relaxed);
+    }
+    all
+}
+
 /// Starts the program, kills it after a while, and gives what it told of.
 fn told_before_the_kill(
     record: &Record,
     folder: &TempDir,
-    wait: Duration,
+    when: When,
     pid_of: impl Fn(u32) -> String,
 ) -> Vec<(u64, u64)> {
     let mut child = record
@@ -31,18 +58,21 @@ fn told_before_the_kill(
         .stderr(Stdio::null())
         .spawn()
         .expect("a program to kill");
-    let mut pipe = child.stdout.take().expect("piped");
-    let reader = thread::spawn(move || {
-        let mut told = Vec::new();
-        drop(pipe.read_to_end(&mut told));
-        told
-    });
-    thread::sleep(wait);
+    let pipe = child.stdout.take().expect("piped");
+    let so_far = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&so_far);
+    let reader = thread::spawn(move || read_all(pipe, &seen));
+    thread::sleep(when.wait);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while so_far.load(Ordering::Relaxed) < when.told * TELLING {
+        assert!(Instant::now() < deadline, "it tells of nothing");
+        thread::sleep(Duration::from_millis(1));
+    }
     memscope_tests::command::signal(&pid_of(child.id()), "KILL");
     let _ = child.wait().expect("it ends");
     let bytes = reader.join().expect("a reader");
     bytes
-        .chunks_exact(16)
+        .chunks_exact(TELLING)
         .map(|pair| {
             let word = |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().expect("eight bytes"));
             (word(0), word(8))
@@ -71,6 +101,9 @@ struct Block {
     ptr: u64,
     size: u64,
 }
+
+/// What is said of a process that was killed before it had published its trace.
+pub const JUST_BEGAN: &str = "its process ended as its recording began";
 
 /// The snapshot has every block that was told of; now and then it is checked whole.
 #[track_caller]
@@ -101,7 +134,9 @@ fn assert_all_there(json: &Path, told: &[(u64, u64)], when: Duration) -> Killed 
         snapshot.incomplete_reason
     );
     assert_eq!(process.stats.unknown_frees, 0, "{when:?}");
-    assert!(snapshot.complete, "{when:?}: {:?}", snapshot.incomplete_reason);
+    let why = snapshot.incomplete_reason.as_deref().unwrap_or_default();
+    let just_began = told.is_empty() && process.allocations.is_empty() && why.contains(JUST_BEGAN);
+    assert!(snapshot.complete || just_began, "{when:?}: {why}");
     snapshot
 }
 
@@ -120,34 +155,38 @@ fn moment(i: u64) -> Duration {
     Duration::from_secs_f64(0.03 * part * part)
 }
 
-/// Tries all moments, a few at a time; gives the most blocks that were told of.
-fn at_all_moments(one: impl Fn(Duration) -> usize + Sync) -> usize {
+/// Tries all moments, a few at a time. On a busy machine they may all come too early for much to be told of, so the last one waits
+/// for that.
+fn at_all_moments(one: impl Fn(When) -> usize + Sync) {
     let next = AtomicU64::new(0);
     let worker = || {
-        let mut most = 0;
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= number().div_ceil(2) {
-                return most;
+                return;
             }
-            most = most.max(one(moment(i)));
+            let _ = one(When::after(moment(i)));
         }
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..3).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("no fault")).max().unwrap_or_default()
-    })
+        workers.into_iter().for_each(|worker| worker.join().expect("no fault"));
+    });
+    let last = one(When { wait: moment(number()), told: 101 });
+    assert!(last > 100, "only {last} blocks were told of");
 }
 
 /// `run` completes the trace when the program was killed; the JSON says how it ended.
 #[test]
 fn under_run() {
     let record = Record::new([program::c("reports_blocks", &[])]);
-    let most = at_all_moments(|wait| {
+    at_all_moments(|When { wait, told }| {
         let folder = TempDir::new().expect("a folder");
-        // Before that, its child is not yet the program.
-        let told = told_before_the_kill(&record, &folder, wait + Duration::from_millis(30), only_child);
-        if recording::traces_in(&folder.path().join("rec")).is_empty() {
+        // Before that, its child is not yet the program; on a busy machine it may still not be: then there may be no directory, either.
+        let when = When { wait: wait + Duration::from_millis(30), told };
+        let told = told_before_the_kill(&record, &folder, when, only_child);
+        let rec = folder.path().join("rec");
+        if !rec.exists() || recording::traces_in(&rec).is_empty() {
             assert!(told.is_empty(), "{wait:?}: no trace, but {} blocks were told of", told.len());
             return 0;
         }
@@ -156,7 +195,6 @@ fn under_run() {
         assert_eq!((process.end.as_str(), process.signal), ("signal", Some(9)), "{wait:?}");
         told.len()
     });
-    assert!(most > 100, "at most {most} blocks were told of");
 }
 
 /// `analyze` brings in what dead processes left, and removes it.
@@ -189,13 +227,12 @@ fn assert_analyzed(folder: &Path, told: &[(u64, u64)], wait: Duration) {
 #[test]
 fn by_hand() {
     let record = Record::new([program::c("reports_blocks", &[])]).by_hand();
-    let most = at_all_moments(|wait| {
+    at_all_moments(|when| {
         let folder = TempDir::new().expect("a folder");
-        let told = told_before_the_kill(&record, &folder, wait, |pid| pid.to_string());
-        assert_analyzed(folder.path(), &told, wait);
+        let told = told_before_the_kill(&record, &folder, when, |pid| pid.to_string());
+        assert_analyzed(folder.path(), &told, when.wait);
         told.len()
     });
-    assert!(most > 100, "at most {most} blocks were told of");
 }
 
 /// As the OOM killer may: the program and memscope-cli go at once.
@@ -204,9 +241,8 @@ fn the_whole_group() {
     let record = Record::new([program::c("reports_blocks", &[])]);
     for wait in (0..4).map(moment) {
         let folder = TempDir::new().expect("a folder");
-        let told = told_before_the_kill(&record, &folder, wait + Duration::from_millis(100), |pid| {
-            format!("-{pid}")
-        });
+        let when = When::after(wait + Duration::from_millis(100));
+        let told = told_before_the_kill(&record, &folder, when, |pid| format!("-{pid}"));
         assert_analyzed(folder.path(), &told, wait);
     }
 }

@@ -75,15 +75,26 @@ fn one_that_goes_on_at_another_time() {
     assert!(later.complete, "{:?}", later.incomplete_reason);
 }
 
+/// Kills itself; where the second argument is `true`, once the process of the first one has it open.
+const OPEN_AND_KILLED: &str = "
+import glob, os, sys, time
+x = [0] * 10000
+def is_open(fd):
+    try: return 'Pid:\\t%d\\n' % os.getpid() in open(fd).read()
+    except OSError: return False
+while sys.argv[2] == 'true' and not any(map(is_open, glob.glob('/proc/%s/fdinfo/*' % sys.argv[1]))): time.sleep(0.01)
+os.kill(os.getpid(), 9)
+";
+
 /// How one ends that is not our child is known in another time, too: where Linux tells it at all, as `kill` has it.
 #[test]
 fn one_that_is_killed_at_another_time() {
     let python = things::python();
     for apart in ["", "unshare --fork --time --boottime=100000", "unshare --fork --time --boottime=-1"] {
-        let script = format!(
-            "{apart} {python} -S -c 'import os, time; x = [0] * 10000; time.sleep(0.5); os.kill(os.getpid(), 9)'; exit 0"
-        );
-        let snapshot = Record::new(["sh", "-c", &script]).allocations("none").success().snapshot();
+        // The shell's parent is memscope-cli.
+        let script = format!("{apart} {python} -S -c \"$0\" $PPID {}; exit 0", is_told());
+        let snapshot =
+            Record::new(["sh", "-c", &script, OPEN_AND_KILLED]).allocations("none").success().snapshot();
         let killed: Vec<_> =
             snapshot.processes.iter().filter(|process| process.exe.contains("/python3")).collect();
         let [killed] = killed[..] else { panic!("{} images", killed.len()) };

@@ -92,15 +92,15 @@ fn thread_numbers_are_never_reused() {
     assert!(handed.iter().all(|a| a.dealloc_thread_id == Some(1)), "the main thread freed them");
 }
 
-/// How many blocks of 77,001 bytes stand in the traces of a recording, without what lies in shared memory.
-fn written(rec: &Path) -> usize {
+/// How many blocks of a size stand in the traces of a recording, without what lies in shared memory.
+pub fn written(rec: &Path, size: u64) -> usize {
     let copy = TempDir::new().expect("a fresh folder");
     for trace in traces_in(rec) {
         std::fs::copy(&trace, copy.path().join(trace.file_name().expect("a name"))).expect("a copy");
     }
     let json = copy.path().join("snapshot.json");
-    let _ = analyze(copy.path(), &json, &["--allocations", "live"]).success();
-    Snapshot::load(&json).processes[0].allocations.iter().filter(|a| a.size == 77_001).count()
+    let _ = analyze(copy.path(), &json, &["--allocations", "all"]).success();
+    Snapshot::load(&json).processes[0].allocations.iter().filter(|a| a.size == size).count()
 }
 
 /// What a thread recorded before it fell idle is in the trace while the program runs on.
@@ -113,7 +113,7 @@ fn idle_threads_are_looked_at() {
     let mut said = [0; 5];
     child.stdout.take().expect("its output").read_exact(&mut said).expect("it says so");
     let deadline = Instant::now() + Duration::from_secs(60);
-    while written(&folder.path().join("rec")) < 10 {
+    while written(&folder.path().join("rec"), 77_001) < 10 {
         assert!(Instant::now() < deadline, "the idle thread's blocks are not in the trace");
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -178,8 +178,9 @@ int main(int argc, char **argv) {
     mallopt(M_TOP_PAD, 8 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
     free(malloc(1));
-    rounds(5000);
 #define is(name) (!strcmp(how, name))
+    /* Where no buffer fills, there is no thread of ours, which would look at the disk sooner or later. */
+    if (strncmp(how, "fills", 5)) rounds(5000);
     if is("nothing") work();
     else if is("closed") { close_range(3, ~0U, 0); own_files(where); }
     else if is("closed_early") { kept = malloc(10007); close_range(0, ~0U, 0); must(open("/dev/null", O_RDWR) == 0); rounds(ROUNDS); free(malloc(10009)); }
@@ -233,8 +234,8 @@ int main(int argc, char **argv) {
     else if is("deleted") { rounds(ROUNDS); empty_and_remove(where); work(); usleep(300000); rounds(ROUNDS); }
     /* More than all the buffers hold. */
     else if is("grows") { work(); for (int i = 0; i < 50000; i++) must(malloc(24 + (size_t)(i * 7919) % 4096)); rounds(1000000); }
-    /* Less than one. */
-    else if is("fills") { fill(where); rounds(500); say("worked\n"); }
+    /* Less than one, but more than a page of the trace. */
+    else if is("fills") { fill(where); for (int i = 0; i < 700; i++) { rounds(1); must(malloc(100 + (size_t)(i * 7919) % 4096)); } say("worked\n"); }
     else if is("fills_and_starts") { fill(where); must(!system("exec /bin/true")); must(!unlink(where)); work(); }
     else if is("little_stack") { with_little_stack(); work(); }
     else if is("little_signal_stack") { on_little_signal_stack(); work(); }
