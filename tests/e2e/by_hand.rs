@@ -299,15 +299,20 @@ fn bad_values_in_a_tree() {
 /// What `MEMSCOPE_CLI` names is no memscope-cli; empty, it names nothing.
 #[test]
 fn another_cli() {
+    let place = folder();
+    let none = place.path().join("none");
     for (cli, said) in [
-        ("/nonexistent", "no export: MEMSCOPE_CLI names nothing that can be run: run `memscope-cli analyze"),
-        ("/bin/true", "no export: run `memscope-cli analyze"),
-        ("", "exported to"),
+        (
+            none.as_os_str(),
+            "no export: MEMSCOPE_CLI names nothing that can be run: run `memscope-cli analyze",
+        ),
+        ("/bin/true".as_ref(), "no export: run `memscope-cli analyze"),
+        ("".as_ref(), "exported to"),
     ] {
         let folder = folder();
         let command = preloaded(folder.path()).env("MEMSCOPE_AUTO_EXPORT", "1").env("MEMSCOPE_CLI", cli);
         let ran = command.env("MEMSCOPE_EXPORT_PATH", "x").run().success();
-        assert!(ran.err().contains(said), "{cli}: {}", ran.tail());
+        assert!(ran.err().contains(said), "{}: {}", cli.display(), ran.tail());
         assert_eq!(folder.path().join("x.json").exists(), cli.is_empty());
     }
 }
