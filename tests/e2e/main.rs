@@ -30,8 +30,9 @@ mod drain_mishaps; // where something goes wrong with it
 mod reports; // terminal, JSON and HTML agree; the schema
 
 // Hard ends and circumstances
-mod circumstances; // limits, filters, users, descriptors, disks, other tools
+mod circumstances; // limits, filters, users, descriptors, other tools
 mod damage; // cut and damaged traces
+mod disks; // full, tiny, not there; recordings that are deleted or moved
 mod ends; // every kind of end, what happens after main, forks
 mod kill; // SIGKILL at any moment
 mod limits; // of the size of files and of their number
