@@ -16,6 +16,8 @@ use std::mem;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Longest path; longer ones the kernel refuses.
 const MOST: usize = libc::PATH_MAX as usize;
 
@@ -90,8 +92,13 @@ impl Gate {
         while shared.waits.load(Ordering::Acquire) == 0 && lives() {
             std::thread::sleep(std::time::Duration::from_micros(100));
         }
-        take(&shared.becoming)?;
-        let_go(&shared.becoming);
+        // Where a kernel lets go of nothing, the child's end says it.
+        while lives() {
+            if take_soon(&shared.becoming)?.is_some() {
+                let_go(&shared.becoming);
+                break;
+            }
+        }
         room?;
         match shared.error.load(Ordering::Acquire) {
             0 => Ok(()),
@@ -132,7 +139,23 @@ fn robust(mutex: &UnsafeCell<libc::pthread_mutex_t>) -> io::Result<()> {
 
 fn take(mutex: &UnsafeCell<libc::pthread_mutex_t>) -> io::Result<Before> {
     // SAFETY: made by `robust`.
-    match unsafe { libc::pthread_mutex_lock(mutex.get()) } {
+    taken(mutex, unsafe { libc::pthread_mutex_lock(mutex.get()) })
+}
+
+/// The same; `None` where that takes more than a second.
+fn take_soon(mutex: &UnsafeCell<libc::pthread_mutex_t>) -> io::Result<Option<Before>> {
+    let now = clock_gettime(ClockId::Realtime);
+    let until = libc::timespec { tv_sec: now.tv_sec + 1, tv_nsec: now.tv_nsec };
+    // SAFETY: made by `robust`; the time is only read.
+    match unsafe { libc::pthread_mutex_timedlock(mutex.get(), &raw const until) } {
+        libc::ETIMEDOUT => Ok(None),
+        number => taken(mutex, number).map(Some),
+    }
+}
+
+/// What an attempt to take a mutex has come to.
+fn taken(mutex: &UnsafeCell<libc::pthread_mutex_t>, number: i32) -> io::Result<Before> {
+    match number {
         0 => Ok(Before::LetGo),
         libc::EOWNERDEAD => {
             // SAFETY: we hold it.
