@@ -39,7 +39,7 @@ fn note_at(path: &Path) -> Option<Unrecorded> {
 }
 
 fn of_number(pid: u32, start_time: u64) -> Unrecorded {
-    let reason = "no space was left, not even for its name".into();
+    let reason = "nothing more is known; it seems that no space was left for it".into();
     Unrecorded { pid, parent_pid: 0, start_time, reason, exe: "unknown".into(), args: Vec::new() }
 }
 
